@@ -1,0 +1,130 @@
+"""The KL autoencoder: training, and standard latents folded into its own 1x1 convolutions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+
+from .checkpoint import Training, step_generator, train
+from .config import Config
+
+STAGE = 2
+
+
+def make_autoencoder(config: Config) -> AutoencoderKL:
+    """Stock layout; factor 2 ** (levels - 1), no attention, scaling factor 1."""
+    layout = config.autoencoder
+    levels = len(layout.widths)
+    return AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=layout.widths,
+        layers_per_block=layout.layers_per_block,
+        latent_channels=layout.latent_channels,
+        norm_num_groups=layout.norm_groups,
+        sample_size=config.resolution,
+        scaling_factor=1.0,
+        mid_block_add_attention=False,
+    )
+
+
+def to_float(images: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tensor:
+    """uint8 (N, height, width, 3) -> float32 (N, 3, height, width) in [-1, 1]."""
+    pixels = torch.as_tensor(images, device=device).permute(0, 3, 1, 2).float()
+    return pixels / 127.5 - 1
+
+
+def train_autoencoder(
+    config: Config,
+    images: np.ndarray,
+    native: np.ndarray,
+    *,
+    seed: int,
+    path: Path,
+    device: torch.device,
+    every_seconds: float,
+    on_checkpoint: Callable[[Training], None],
+) -> Training:
+    """Train on a pool, images uint8 (N, side, side, 3), native bool (N,); the result's `net` is the autoencoder."""
+    layout = config.autoencoder
+    torch.manual_seed(seed)
+    net = make_autoencoder(config).to(device).train()
+    training = Training(net, torch.optim.AdamW(net.parameters(), layout.learning_rate))
+    starts = np.cumsum([0, *(phase.steps for phase in layout.phases)])
+    pixels = torch.as_tensor(images)
+    halves = torch.as_tensor(np.flatnonzero(native)), torch.as_tensor(np.flatnonzero(~native))
+    batch = (layout.cuda_batch if device.type == "cuda" else None) or layout.batch
+
+    def phase_of(step: int) -> int:
+        return int(np.searchsorted(starts, step, side="right")) - 1
+
+    def step_loss(step: int) -> torch.Tensor:
+        phase, random = layout.phases[phase_of(step)], step_generator(seed, STAGE, step)
+        unchanged = torch.rand(batch, generator=random) < phase.native
+        picks = [half[torch.randint(0, len(half), (batch,), generator=random)] for half in halves]
+        x = to_float(pixels[torch.where(unchanged, *picks)], device)
+        with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
+            posterior = net.encode(x).latent_dist
+            mean, logvar = posterior.mean.float(), posterior.logvar.float()
+            noise = torch.randn(mean.shape, generator=random).to(device)
+            y = net.decode(mean + (logvar / 2).exp() * noise).sample.float()
+        divergence = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
+        return F.mse_loss(y, x) + phase.kl_weight * divergence
+
+    def learning_rate(step: int) -> float:
+        phase = phase_of(step)
+        return layout.learning_rate * (1 - (step - starts[phase]) / layout.phases[phase].steps)
+
+    train(
+        training,
+        step_loss,
+        name="autoencoder",
+        steps=layout.steps,
+        learning_rate=learning_rate,
+        path=path,
+        every_seconds=every_seconds,
+        on_checkpoint=on_checkpoint,
+    )
+    return training
+
+
+@torch.inference_mode()
+def encode_pool(net: AutoencoderKL, images: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Means of the posteriors, times the scaling factor: float32 (N, channels, height, width) on the CPU."""
+    parts = [net.encode(to_float(part, device)).latent_dist.mean.cpu() for part in np.array_split(images, -(-len(images) // 200))]
+    return torch.cat(parts) * net.config.scaling_factor
+
+
+@torch.no_grad()
+def standardise(net: AutoencoderKL, latents: torch.Tensor) -> None:
+    """Fold mean 0 and deviation 1 of every latent channel into quant_conv and post_quant_conv, exactly.
+
+    Stable Diffusion has one scaling factor and no shift, so the two 1x1 convolutions around the latents take
+    the affine map and its inverse; reconstructions stay the same up to rounding. Latents float32 (N, C, h, w).
+    """
+    device = net.quant_conv.weight.device
+    mean = latents.mean((0, 2, 3)).to(device)
+    deviation = latents.std((0, 2, 3)).to(device)
+    channels = len(mean)
+    into, out_of = net.quant_conv, net.post_quant_conv
+    out_of.bias += out_of.weight[:, :, 0, 0] @ mean
+    out_of.weight *= deviation[None, :, None, None]
+    into.weight[:channels] /= deviation[:, None, None, None]
+    into.bias[:channels] = (into.bias[:channels] - mean) / deviation
+    into.bias[channels:] -= 2 * deviation.log()  # the second half is a log variance
+
+
+@torch.inference_mode()
+def psnr(net: AutoencoderKL, images: np.ndarray, device: torch.device) -> float:
+    """Peak signal-to-noise ratio in dB of the reconstruction from the mean latent, over all pixels."""
+    x = to_float(images, device)
+    y = net.decode(net.encode(x).latent_dist.mean).sample.clamp(-1, 1)
+    return 10 * math.log10(4 / F.mse_loss(y, x).item())
