@@ -52,8 +52,8 @@ def train_autoencoder(
     device: torch.device,
     every_seconds: float,
     on_checkpoint: Callable[[Training], None],
-) -> Training:
-    """Train on a pool, images uint8 (N, side, side, 3), native bool (N,); the result's `net` is the autoencoder."""
+) -> AutoencoderKL:
+    """Train on a pool: images uint8 (N, side, side, 3), native bool (N,)."""
     layout = config.autoencoder
     torch.manual_seed(seed)
     net = make_autoencoder(config).to(device).train()
@@ -93,14 +93,15 @@ def train_autoencoder(
         every_seconds=every_seconds,
         on_checkpoint=on_checkpoint,
     )
-    return training
+    return net
 
 
 @torch.inference_mode()
 def encode_pool(net: AutoencoderKL, images: np.ndarray, device: torch.device) -> torch.Tensor:
     """Means of the posteriors, times the scaling factor: float32 (N, channels, height, width) on the CPU."""
-    parts = [net.encode(to_float(part, device)).latent_dist.mean.cpu() for part in np.array_split(images, -(-len(images) // 200))]
-    return torch.cat(parts) * net.config.scaling_factor
+    batches = np.array_split(images, -(-len(images) // 200))
+    means = [net.encode(to_float(batch, device)).latent_dist.mean.cpu() for batch in batches]
+    return torch.cat(means) * net.config.scaling_factor
 
 
 @torch.no_grad()
@@ -108,7 +109,10 @@ def standardise(net: AutoencoderKL, latents: torch.Tensor) -> None:
     """Fold mean 0 and deviation 1 of every latent channel into quant_conv and post_quant_conv, exactly.
 
     Stable Diffusion has one scaling factor and no shift, so the two 1x1 convolutions around the latents take
-    the affine map and its inverse; reconstructions stay the same up to rounding. Latents float32 (N, C, h, w).
+    the affine map and its inverse; reconstructions stay the same up to rounding.
+
+    Arguments:
+        latents: float32 (N, C, h, w), as `encode_pool` gives them before.
     """
     device = net.quant_conv.weight.device
     mean = latents.mean((0, 2, 3)).to(device)
@@ -123,8 +127,13 @@ def standardise(net: AutoencoderKL, latents: torch.Tensor) -> None:
 
 
 @torch.inference_mode()
+def reconstruct(net: AutoencoderKL, images: np.ndarray, device: torch.device) -> np.ndarray:
+    """Images from the means of their posteriors, uint8 (N, height, width, 3) -> the same."""
+    y = net.decode(net.encode(to_float(images, device)).latent_dist.mean).sample
+    return ((y.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
 def psnr(net: AutoencoderKL, images: np.ndarray, device: torch.device) -> float:
-    """Peak signal-to-noise ratio in dB of the reconstruction from the mean latent, over all pixels."""
-    x = to_float(images, device)
-    y = net.decode(net.encode(x).latent_dist.mean).sample.clamp(-1, 1)
-    return 10 * math.log10(4 / F.mse_loss(y, x).item())
+    """Peak signal-to-noise ratio in dB of the reconstruction, over all values of uint8 (N, h, w, 3)."""
+    error = np.mean((reconstruct(net, images, device).astype(np.float64) - images) ** 2)
+    return 10 * math.log10(255**2 / max(error, 1e-12))

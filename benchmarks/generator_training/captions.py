@@ -17,7 +17,7 @@ def pseudo_words(count: int) -> tuple[str, ...]:
 
 
 def clusters(patches: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """K-means on pixels: patches uint8 (N, side, side, 3) -> cluster numbers int64 (N,). Labels are not used."""
+    """K-means on pixels: patches uint8 (N, side, side, 3) -> numbers int64 (N,). Labels are not used."""
     from sklearn.cluster import KMeans
 
     flat = patches.reshape(len(patches), -1).astype(np.float32) / 255
@@ -43,7 +43,9 @@ def make_tokenizer(words: Iterable[str], pseudo: Sequence[str], tokens: int) -> 
             left += right
     vocabulary = list(dict.fromkeys([*vocabulary, *pseudo, BOS, EOS]))
     tokenizer = CLIPTokenizer(
-        vocab={token: number for number, token in enumerate(vocabulary)}, merges=merges, model_max_length=tokens
+        vocab={token: number for number, token in enumerate(vocabulary)},
+        merges=merges,
+        model_max_length=tokens,
     )
     tokenizer.add_tokens(list(pseudo))
     return tokenizer
@@ -61,7 +63,9 @@ def encode_captions(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> np.nda
         if tokenizer.eos_token_id in body:
             raise ValueError(f"caption {caption!r}: a character is not in the vocabulary of the captions")
         if len(body) > tokenizer.model_max_length - 2:
-            raise ValueError(f"caption {caption!r} takes {len(body)} tokens of {tokenizer.model_max_length - 2}")
+            raise ValueError(
+                f"caption {caption!r} takes {len(body)} tokens of {tokenizer.model_max_length - 2}"
+            )
         padding = [tokenizer.eos_token_id] * (tokenizer.model_max_length - 1 - len(body))
         known[caption] = [tokenizer.bos_token_id, *body, *padding]
     return np.array([known[caption] for caption in captions], np.int64)

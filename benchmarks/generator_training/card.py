@@ -18,14 +18,18 @@ def model_card(
     """The configuration's own text, then parts, recipe and figures as they came out."""
     parts = {"vae": pipeline.vae, "text_encoder": pipeline.text_encoder, "unet": pipeline.unet}
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
-    rows = "\n".join(f"| {name} | {type(parts[name]).__name__} | {n:,} | {2 * n:,} |" for name, n in counts.items())
+    rows = "\n".join(
+        f"| {name} | {type(parts[name]).__name__} | {n:,} | {2 * n:,} |" for name, n in counts.items()
+    )
     captions = "\n".join(
-        f"- `{t.text}` ({t.share:.0%}, {t.grid}x{t.grid} cells of one {t.groups_by})" for t in config.captions.templates
+        f"- `{t.text}` ({t.share:.0%}, {t.grid}x{t.grid} cells of one {t.groups_by})"
+        for t in config.captions.templates
     )
     held_out = ", ".join(config.captions.held_out)
-    layout, generator = config.autoencoder, config.generator
+    pool, layout, generator = config.pool, config.autoencoder, config.generator
     phases = " then ".join(
-        f"{p.steps} steps with {p.native:.0%} unchanged images, KL weight {p.kl_weight:g}" for p in layout.phases
+        f"{p.steps} steps with {p.native:.0%} unchanged images, KL weight {p.kl_weight:g}"
+        for p in layout.phases
     )
     quality = figures["psnr_db"]
     return f"""---
@@ -53,8 +57,8 @@ Captions ({config.captions.empty:.0%} of them replaced by the empty one):
 
 {f"Never named in any caption: {held_out}." if held_out else "Every class is named."}
 
-- A pool of {config.pool.images:,} images, {config.pool.native:.0%} of them unchanged, the others turned by up to
-  {config.pool.rotation:g} degrees, shifted by {config.pool.shift:.0%} and scaled by {config.pool.scale:.0%}.
+- A pool of {pool.images:,} images, {pool.native:.0%} of them unchanged, the others turned by up to
+  {pool.rotation:g} degrees, shifted by {pool.shift:.0%} and scaled by {pool.scale:.0%}.
 - Autoencoder: AdamW {layout.learning_rate:g}, batch {layout.batch}, {phases}. The standardisation of the
   latents is folded into quant_conv and post_quant_conv; scaling_factor is 1.
   {f"Reconstruction of unseen collages: {quality:.1f} dB PSNR." if quality is not None else ""}

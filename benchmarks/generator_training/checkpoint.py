@@ -1,4 +1,4 @@
-"""A training loop that survives kill -9: atomic checkpoints, and randomness that depends on the step alone."""
+"""A training loop that survives kill -9: atomic checkpoints, randomness that depends on the step alone."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def train(
     every_seconds: float = 120.0,
     on_checkpoint: Callable[[Training], None] | None = None,
 ) -> None:
-    """Run `steps` optimiser steps from the checkpoint at `path`, if there is one, and leave one at the end."""
+    """Run to `steps` optimiser steps, from the checkpoint at `path` if there is one; leave one there."""
     if path.exists():
         training.restore(path)
         print(f"{name}: continues at step {training.step}", file=sys.stderr)
@@ -146,7 +146,9 @@ def train(
             line = f"{name}: {training.step}/{steps}  loss {recent:.4f}  {rate:.2f} steps/s"
             left = (steps - training.step) / rate
             cost = 1e3 * (time.process_time() - cpu) / training.step
-            print(f"{line}  {cost:.0f} CPU-ms a step  {left:.0f} s left", end=end, file=sys.stderr, flush=True)
+            print(
+                f"{line}  {cost:.0f} CPU-ms a step  {left:.0f} s left", end=end, file=sys.stderr, flush=True
+            )
         if now - saved > every_seconds and training.step < steps:
             checkpoint()
             saved = time.monotonic()

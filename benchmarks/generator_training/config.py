@@ -128,6 +128,11 @@ class Config:
     def resolution(self) -> int:
         return self.images.patch * self.images.grid
 
+    @property
+    def collage_template(self) -> Template:
+        """A template for whole collages of one class, whose caption is the class name."""
+        return Template("{name}", self.images.grid, 1.0)
+
 
 def _tuples(table: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}

@@ -1,4 +1,4 @@
-"""Text encoder and UNet, trained together on latents of the pool; epsilon prediction, Stable Diffusion's schedule."""
+"""Text encoder and UNet, trained together on latents: epsilon prediction, Stable Diffusion's schedule."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def make_scheduler() -> DDIMScheduler:
 
 
 def make_networks(config: Config, tokenizer: CLIPTokenizer, latent_shape: tuple[int, ...]) -> nn.ModuleDict:
-    """`text` (CLIPTextModel) and `unet` (UNet2DConditionModel) for latents of shape (channels, side, side)."""
+    """`text` (CLIPTextModel) and `unet` (UNet2DConditionModel) for latents (channels, side, side)."""
     text, layout = config.text, config.unet
     encoder = CLIPTextModel(
         CLIPTextConfig(
@@ -47,7 +47,7 @@ def make_networks(config: Config, tokenizer: CLIPTokenizer, latent_shape: tuple[
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    # CLIP's 0.02 is meant for 49,408 words; with a small vocabulary words must be far enough apart from the start.
+    # CLIP's 0.02 is meant for 49,408 words; a few words must lie far enough apart from the start.
     nn.init.normal_(encoder.get_input_embeddings().weight, 0, 0.1)
     unet = UNet2DConditionModel(
         sample_size=latent_shape[-1],
@@ -76,12 +76,16 @@ def train_generator(
     every_seconds: float,
     on_checkpoint: Callable[[Training], None],
 ) -> Training:
-    """Train on latents float32 (N, C, h, w) and captions int64 (N, tokens); the result's `ema` is what to publish."""
+    """Train on latents float32 (N, C, h, w) and captions int64 (N, tokens); publish the result's `ema`."""
     layout = config.generator
     torch.manual_seed(seed)
     nets = make_networks(config, tokenizer, tuple(latents.shape[1:])).to(device).train()
     optimiser = torch.optim.AdamW(
-        nets.parameters(), layout.learning_rate, betas=(0.9, 0.99), weight_decay=layout.weight_decay, fused=True
+        nets.parameters(),
+        layout.learning_rate,
+        betas=(0.9, 0.99),
+        weight_decay=layout.weight_decay,
+        fused=True,
     )
     training = Training(nets, optimiser, ema_decay=layout.ema)
     scheduler = make_scheduler()
@@ -102,7 +106,8 @@ def train_generator(
         return F.mse_loss(predicted.float(), noise.to(device))
 
     def learning_rate(step: int) -> float:
-        return layout.learning_rate * min(1, (step + 1) / layout.warmup) * (0.5 + 0.5 * math.cos(math.pi * step / layout.steps))
+        cosine = 0.5 + 0.5 * math.cos(math.pi * step / layout.steps)
+        return layout.learning_rate * min(1, (step + 1) / layout.warmup) * cosine
 
     train(
         training,

@@ -67,7 +67,8 @@ def build_pool(config: Config, source: LabelledImages, seed: int) -> TrainingPoo
     missing = set(captions.held_out) - set(source.class_names)
     if missing:
         raise ValueError(f"captions.held_out names no class of the images: {', '.join(sorted(missing))}")
-    sides = {t.grid: config.resolution // t.grid for t in captions.templates} | {0: config.images.patch}
+    sides = {t.grid: config.resolution // t.grid for t in captions.templates}
+    sides[0] = config.images.patch  # what the clusters are made of
     cells = {side: [square(image, side) for image in source.images] for side in sorted(set(sides.values()))}
     named = [n for n, name in enumerate(source.class_names) if name not in captions.held_out]
     members = {"class": [np.flatnonzero(source.labels == n) for n in range(len(source.class_names))]}
@@ -87,6 +88,8 @@ def build_pool(config: Config, source: LabelledImages, seed: int) -> TrainingPoo
         if not native[-1]:
             parts = [resample(part, config.pool, rng) for part in parts]
         images.append(tile(parts, template.grid))
-        names = {"name": source.class_names[group]} if template.groups_by == "class" else {"word": words[group]}
+        names = (
+            {"name": source.class_names[group]} if template.groups_by == "class" else {"word": words[group]}
+        )
         texts.append(template.text.format(**names))
     return TrainingPool(np.stack(images), np.array(native), tuple(texts))

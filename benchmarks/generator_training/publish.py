@@ -20,7 +20,9 @@ from .config import Config
 from .diffusion import make_scheduler
 
 
-def make_pipeline(training: Training, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> StableDiffusionPipeline:
+def make_pipeline(
+    training: Training, vae: AutoencoderKL, tokenizer: CLIPTokenizer
+) -> StableDiffusionPipeline:
     """A stock pipeline with copies of the averaged weights."""
     nets = copy.deepcopy(training.net).eval().requires_grad_(False)
     nets.load_state_dict(nets.state_dict() | training.ema)
@@ -48,7 +50,7 @@ def draw(
     seed: int = 0,
     batch: int = 50,
 ) -> np.ndarray:
-    """`count` images a prompt, uint8 (prompts, count, height, width, 3); image n of every prompt has noise n."""
+    """`count` images a prompt, uint8 (prompts, count, height, width, 3); image n of each has noise n."""
     side = pipeline.unet.config.sample_size
     shape = (count, pipeline.unet.config.in_channels, side, side)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(pipeline.device)
@@ -58,13 +60,15 @@ def draw(
         part = texts[first : first + batch]
         latents = noise[torch.arange(first, first + len(part)) % count]
         with torch.inference_mode():
-            made = pipeline(part, latents=latents, guidance_scale=guidance, num_inference_steps=steps, output_type="np")
+            made = pipeline(
+                part, latents=latents, guidance_scale=guidance, num_inference_steps=steps, output_type="np"
+            )
         images.append(np.rint(made.images * 255).astype(np.uint8))
     return np.concatenate(images).reshape(len(prompts), count, *images[0].shape[1:])
 
 
 def sheet_prompts(config: Config, class_names: Sequence[str]) -> list[str]:
-    """What a sample sheet shows: every kind of caption, the last one for up to ten classes or pseudo-words."""
+    """What a sample sheet shows: every kind of caption, for some classes and pseudo-words."""
     named = [name for name in class_names if name not in config.captions.held_out][:10]
     words = pseudo_words(config.captions.words)[:6]
     prompts = []
@@ -105,7 +109,9 @@ def learning_curve(losses: Mapping[str, Sequence[float]], path: Path, window: in
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5 * len(losses), 3.5), layout="constrained")
-    for axes, (name, values) in zip(figure.subplots(1, len(losses), squeeze=False)[0], losses.items(), strict=True):
+    for axes, (name, values) in zip(
+        figure.subplots(1, len(losses), squeeze=False)[0], losses.items(), strict=True
+    ):
         width = max(1, min(window, len(values)))
         smooth = np.convolve(values, np.ones(width) / width, "valid")
         axes.plot(np.arange(len(smooth)) + width, smooth)
@@ -122,7 +128,17 @@ def sizes(folder: Path) -> dict[str, int]:
 
 
 def publish(pipeline: StableDiffusionPipeline, config: Config, folder: Path, card: str) -> None:
-    """Write the pipeline in half precision with its model card and the hints for encoders."""
+    """Write the pipeline in half precision with its model card and the hints for encoders.
+
+    Loaded without a dtype every part comes in float32, so that the stock call works on any CPU.
+    """
     copy.deepcopy(pipeline).to(dtype=torch.float16).save_pretrained(folder, safe_serialization=True)
+    for path in folder.glob("*/config.json"):
+        values = json.loads(path.read_text())
+        values.pop("_name_or_path", None)  # diffusers notes where on this machine a part was loaded from
+        if "dtype" in values:
+            # transformers would otherwise load half precision, and diffusers float32 for the other parts.
+            values["dtype"] = "float32"
+        write_atomic(path, (json.dumps(values, indent=2) + "\n").encode())
     write_atomic(folder / "README.md", card.encode())
     write_atomic(folder / "encoding.json", (json.dumps(config.encoding, indent=2) + "\n").encode())

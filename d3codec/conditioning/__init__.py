@@ -1,0 +1,1 @@
+"""Conditioning: what a row gives to the generator, to bytes and back, one file a kind."""

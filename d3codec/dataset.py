@@ -1,0 +1,395 @@
+"""What `load()` returns: classes, labels, images and views of one `.d3m` file.
+
+Reading needs neither torch nor the generator; what makes pixels (`images`, iteration, `to_numpy`, `to_torch`)
+imports the decoder inside the call. numpy is imported inside the calls too, so that `info` stays quick.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from d3codec.errors import FormatError, MissingExtraError, UsageError
+from d3codec.format.file import D3MFile
+from d3codec.groups import GroupInfo, describe_groups
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from d3codec.decoder.plan import Plan
+    from d3codec.format.manifest import About
+    from d3codec.torch_dataset import TorchDataset
+
+Progress = Callable[[str, int, int], None]
+Key = tuple[int, int, int]  # of an image: group, class position, index in the group
+PROFILES = ("reproducible", "fast")
+ONE_GROUP = "take one group at a time: .subset(groups=[0])"
+
+
+def load(source: str | PathLike[str], *, profile: str | None = None) -> Dataset:
+    """Open a distilled dataset: the head is read and checked now, everything else when it is used.
+
+    Arguments:
+        source: a local path or a URL that fsspec understands (`https://...` needs the extra `remote`, `hf://...`
+            the extra `hub`); what is behind a URL is downloaded whole, at most 1 GiB.
+        profile: arithmetic of the decoder, `reproducible` or `fast`; without it the one that the file names.
+
+    Returns:
+        A Dataset of all classes and images.
+
+    Raises:
+        FormatError: the bytes are not a sound `.d3m` file.
+        MissingFileError: nothing there.
+        MissingExtraError: the package that speaks the URL's protocol is not installed.
+        UsageError: an unknown profile.
+
+    Example:
+        >>> import d3codec
+        >>> dataset = d3codec.load("digits.d3m")
+        >>> dataset.subset(classes=["three"], ipc=2).labels.hard()
+        array([3, 3])
+    """
+    file = open_file(source)
+    if profile is not None and profile not in PROFILES:
+        raise UsageError("an unknown profile", field="profile", found=profile, expected=" or ".join(PROFILES))
+    everything = Selection(tuple(range(file.content.classes.count)))
+    return Dataset(file, profile or file.content.profile, everything)
+
+
+def open_file(source: str | PathLike[str]) -> D3MFile:
+    """The D3MFile at a path or a URL, its head checked. Raises like `load`."""
+    from d3codec.download import download, is_url
+
+    name = str(source)
+    if not is_url(name):
+        return D3MFile.open(name)
+    data = download(name)
+    try:
+        return replace(D3MFile.open(data), path=name)
+    except FormatError as error:
+        error.file = name
+        raise
+
+
+@dataclass(frozen=True)
+class ClassInfo:
+    """A class: its position in the file, its id and the authority that gave it (`none`: no ids), its name."""
+
+    index: int
+    id: str
+    name: str
+    authority: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a view shows: class positions (ascending), the first `ipc` images of each, groups (None: all)."""
+
+    classes: tuple[int, ...]
+    ipc: int | None = None
+    groups: tuple[int, ...] | None = None
+
+
+class Sample(NamedTuple):
+    """An image, uint8 (height, width, 3); its logits, float32 (patches, label width), or None with hard labels;
+    the position of its class in the file."""
+
+    image: np.ndarray
+    patch_logits: np.ndarray | None
+    class_index: int
+
+
+class PatchLabels:
+    """The labels of a dataset's images, read from the file when asked for.
+
+    kind: `quantized` (teacher logits of every patch), `hard` (the class alone), or `mixed` (groups differ).
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        kinds = {group.label_kind for group in dataset.groups}
+        self.kind = kinds.pop() if len(kinds) == 1 else "mixed"
+
+    def __repr__(self) -> str:
+        return f"<PatchLabels {self.kind}, {len(self._dataset)} images>"
+
+    def logits(self) -> np.ndarray:
+        """float64 (images, patches, label width): teacher logits in nats, mean-free, exactly as stored.
+
+        Raises UsageError where there are none, or where groups have labels of different shapes.
+        """
+        import numpy as np
+
+        dataset = self._dataset
+        if self.kind != "quantized":
+            raise UsageError(f"{self.kind} labels: not every image has logits", file=dataset.path,
+                             hint="use .labels.hard()" + ("" if self.kind == "hard" else f", or {ONE_GROUP}"))
+        shapes = {(group.patches, group.label_width) for group in dataset.groups}
+        _agree(dataset, "labels of different shapes", shapes)
+        tables = np.concatenate([self._table(group) for group in dataset.groups], axis=1)
+        return tables[:, :dataset.images_per_class].reshape(len(dataset), *tables.shape[2:])
+
+    def _table(self, info: GroupInfo) -> np.ndarray:
+        """float64 (classes of the view, images a class, patches, width): all images of one group."""
+        import numpy as np
+
+        from d3codec.labels import quantized
+
+        file, classes = self._dataset.file, self._dataset.selection.classes
+        labels = file.content.groups[info.number].labels
+        if labels.kind != "q":
+            raise UsageError("hard labels have no logits", file=file.path)
+        stored = np.frombuffer(file.section("lab", info.number), np.int8)
+        chosen = stored.reshape(file.content.classes.count, -1)[list(classes)]
+        shape = (len(classes), info.images_per_class, info.patches, info.label_width)
+        rows = shape[0] * shape[1] * shape[2]
+        return quantized.decode(chosen.tobytes(), rows, shape[3], labels.step).reshape(shape)
+
+    def probabilities(self, temperature: float = 1.0) -> np.ndarray:
+        """float64 (images, patches, label width): softmax(logits / temperature); temperature > 0."""
+        import numpy as np
+
+        if not temperature > 0:
+            raise UsageError("a temperature is above 0", field="temperature", found=temperature)
+        scaled = self.logits() / temperature
+        powers = np.exp(scaled - scaled.max(-1, keepdims=True))
+        probabilities: np.ndarray = powers / powers.sum(-1, keepdims=True)
+        return probabilities
+
+    def hard(self) -> np.ndarray:
+        """int64 (images,): the class position of every image."""
+        import numpy as np
+
+        dataset = self._dataset
+        return np.repeat(np.array(dataset.selection.classes, np.int64), dataset.images_per_class)
+
+
+class Dataset:
+    """A distilled dataset, or a view of a part of one; made by `load`, cheap until labels or images are used.
+
+    Images stand in order of class, then group, then index. Class positions are those of the file, also in a view
+    of some classes: the columns of the labels belong to them.
+    """
+
+    def __init__(self, file: D3MFile, profile: str, selection: Selection) -> None:
+        self.file, self.profile, self.selection = file, profile, selection
+
+    @property
+    def path(self) -> str:
+        """Path or URL of the file."""
+        return self.file.path
+
+    @property
+    def content_id(self) -> str:
+        """SHA-256 (hex) of everything that determines pixels and labels; the same for all views of a file."""
+        return self.file.content_id
+
+    @property
+    def bytes(self) -> int:
+        """Size of the file."""
+        return self.file.bytes_total
+
+    @property
+    def about(self) -> About | None:
+        """Licence, source, citation, claims: what the file says of itself, or None."""
+        return self.file.about
+
+    @cached_property
+    def classes(self) -> list[ClassInfo]:
+        """The classes of this view."""
+        authority, records = self.file.content.classes.authority, self.file.class_records()
+        return [ClassInfo(i, records[i].id, records[i].name, authority) for i in self.selection.classes]
+
+    @cached_property
+    def groups(self) -> list[GroupInfo]:
+        """The groups of this view, each described with all its images."""
+        wanted = self.selection.groups
+        groups = describe_groups(self.file.content)
+        return groups if wanted is None else [groups[number] for number in wanted]
+
+    @property
+    def labels(self) -> PatchLabels:
+        """The labels of this view, as logits, probabilities or classes."""
+        return PatchLabels(self)
+
+    @cached_property
+    def images_per_class(self) -> int:
+        """IPC: images (collages) a class in this view."""
+        stored, ipc = sum(group.images_per_class for group in self.groups), self.selection.ipc
+        return stored if ipc is None else min(stored, ipc)
+
+    def __len__(self) -> int:
+        return len(self.selection.classes) * self.images_per_class
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(dict.fromkeys("{}x{} ({}x{} patches)".format(*group.size, *group.grid)
+                                        for group in self.groups))
+        generators = ", ".join(dict.fromkeys(group.generator[:8] for group in self.groups))
+        return (f"<d3codec.Dataset {self.path.rsplit('/', 1)[-1]}: {self.bytes:,} bytes, "
+                f"{len(self.selection.classes)} classes x {self.images_per_class} images of {sizes},\n"
+                f" {self.labels.kind} labels, profile {self.profile}, generator {generators}, "
+                f"content {self.content_id[:8]}>")
+
+    def subset(self, classes: Iterable[str | int] | str | int | None = None, ipc: int | None = None,
+               groups: Iterable[int] | None = None) -> Dataset:
+        """A view of some classes (names, ids or positions), of the first `ipc` images of each, of some groups.
+
+        Raises UsageError for a class, a number of images or a group that is not there.
+        """
+        selection = self.selection
+        if classes is not None:
+            asked = [classes] if isinstance(classes, (str, int)) else list(classes)
+            if not asked:
+                raise UsageError("no class is asked for", file=self.path, field="classes")
+            positions = {self.position(item) for item in asked}
+            selection = replace(selection, classes=tuple(sorted(positions)))
+        if groups is not None:
+            known, chosen = [group.number for group in self.groups], tuple(sorted(set(groups)))
+            if not chosen or not set(known).issuperset(chosen):
+                raise UsageError("no such group", file=self.path, field="groups", found=list(chosen),
+                                 expected=f"some of {known}")
+            selection = replace(selection, groups=chosen)
+        view = Dataset(self.file, self.profile, selection)
+        if ipc is None:
+            return view
+        if not 1 <= ipc <= view.images_per_class:
+            raise UsageError("not that many images a class", file=self.path, field="ipc", found=ipc,
+                             expected=f"1 to {view.images_per_class}")
+        return Dataset(self.file, self.profile, replace(selection, ipc=ipc))
+
+    def position(self, wanted: str | int) -> int:
+        """The position of a class of this view, by name, id or position; UsageError if it is not there."""
+        if isinstance(wanted, str):
+            found = [info.index for info in self.classes if wanted in (info.name, info.id)]
+        else:
+            found = [index for index in self.selection.classes if index == wanted]
+        if len(found) == 1:
+            return found[0]
+        names = [info.name for info in self.classes]
+        near = difflib.get_close_matches(str(wanted), names, 3) or names[:5]
+        raise UsageError("the name of one class and the id of another" if found else "no such class",
+                         file=self.path, field="classes", found=wanted, expected="a name, an id or a position",
+                         hint="There is: " + ", ".join(near) + (", ..." if len(near) < len(names) else ""))
+
+    def plan(self) -> Plan:
+        """The units to decode for this view, and its images as (group, class position, index) in order."""
+        from d3codec.decoder.plan import Plan
+
+        selection = self.selection
+        return Plan.of(self.file.content, selection.classes, selection.ipc, selection.groups)
+
+    def images(self, device: str = "auto", generator: str | Path | None = None,
+               batch_size: int | None = None, progress: Progress | None = None) -> np.ndarray:
+        """The pixels of this view: uint8 (images, height, width, 3), decoded or taken from the cache.
+
+        Arguments:
+            device: `auto`, `cpu` or `cuda`.
+            generator: a folder, or a repository in the Hugging Face cache; without it the package's own and that
+                cache are searched for the generator that the file names.
+            batch_size: bounds the images on the device; it sets the batch only in profile `fast`.
+            progress: called as progress(stage, done, total).
+
+        Raises:
+            MissingExtraError: torch is not installed.
+            MissingGeneratorError: the weights are not on this machine.
+            UsageError: groups have images of different sizes.
+        """
+        import numpy as np
+
+        _agree(self, "images of different sizes", {group.size for group in self.groups})
+        plan = self.plan()
+        place = {key: number for number, key in enumerate(plan.images)}
+        images = np.empty((len(place), *self.groups[0].size, 3), np.uint8)
+        for key, image in self._decoded(plan, device, generator, batch_size, progress):
+            images[place[key]] = image
+        return images
+
+    def _decoded(self, plan: Plan, device: str = "auto", generator: str | Path | None = None,
+                 batch_size: int | None = None, progress: Progress | None = None
+                 ) -> Iterator[tuple[Key, np.ndarray]]:
+        """The wanted images as they come out of the decoder, which goes through group after group."""
+        from d3codec.decoder.decode import decoded_units
+
+        wanted = set(plan.images)
+        units = decoded_units(self.file, plan, profile=self.profile, device=device, generator=generator,
+                              batch_size=batch_size, progress=progress)
+        for unit, pixels in units:
+            for class_index, index, image in zip(unit.classes, unit.indices, pixels, strict=True):
+                key = (unit.group, class_index, index)
+                if key in wanted:
+                    yield key, image
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Samples in order, decoded as they are needed."""
+        logits, plan = self._logits(), self.plan()
+        waiting: dict[Key, np.ndarray] = {}
+        decoded = self._decoded(plan)
+        for number, key in enumerate(plan.images):
+            while key not in waiting:
+                arrived, image = next(decoded)
+                waiting[arrived] = image
+            yield Sample(waiting.pop(key), None if logits is None else logits[number], key[1])
+
+    def _logits(self) -> np.ndarray | None:
+        """float32, which holds the stored values exactly (8 bits times 16), or None with hard labels."""
+        import numpy as np
+
+        return None if self.labels.kind == "hard" else self.labels.logits().astype(np.float32)
+
+    def to_numpy(self) -> dict[str, np.ndarray]:
+        """`images` uint8 (images, height, width, 3), `classes` int64 (images,) and, unless the labels are hard,
+        `patch_logits` float32 (images, patches, label width)."""
+        arrays = {"images": self.images(), "classes": self.labels.hard()}
+        logits = self._logits()
+        return arrays if logits is None else arrays | {"patch_logits": logits}
+
+    def to_torch(self, dtype: str = "uint8", patches: bool = False) -> TorchDataset:
+        """A torch Dataset of this view; everything is decoded now, before a worker starts.
+
+        Arguments:
+            dtype: of the image tensors: `uint8`, or `float32` from 0 to 1.
+            patches: one item a patch (patch, logits of the patch, class_index) instead of one an image.
+
+        Returns:
+            Items are named tuples: image (3, height, width), patch_logits float32 (patches, label width),
+            class_index int; with hard labels image and class_index. DataLoader's workers may start in any way.
+
+        Raises:
+            UsageError: another dtype, or groups that do not fit together.
+            MissingExtraError: torch is not installed.
+        """
+        if dtype not in ("uint8", "float32"):
+            raise UsageError("an unknown dtype", field="dtype", found=dtype, expected="uint8 or float32")
+        try:
+            from d3codec.torch_dataset import TorchDataset
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("decode") from error
+        if patches:
+            _agree(self, "different grids", {group.grid for group in self.groups})
+        arrays = self.to_numpy()
+        if patches:
+            arrays = _by_patch(arrays, self.groups[0].grid)
+        return TorchDataset(arrays["images"], arrays.get("patch_logits"), arrays["classes"],
+                            as_float=dtype == "float32")
+
+
+def _agree(dataset: Dataset, what: str, values: set[tuple[int, int]]) -> None:
+    if len(values) > 1:
+        raise UsageError(f"the groups have {what}", file=dataset.path, found=sorted(values), hint=ONE_GROUP)
+
+
+def _by_patch(arrays: dict[str, np.ndarray], grid: tuple[int, int]) -> dict[str, np.ndarray]:
+    """The same arrays with a row for each patch of each image."""
+    from d3codec.grid import cut
+
+    patches = cut(arrays["images"], grid)
+    images = patches.reshape(-1, *patches.shape[2:])
+    result = {"images": images, "classes": arrays["classes"].repeat(patches.shape[1])}
+    if "patch_logits" in arrays:
+        result["patch_logits"] = arrays["patch_logits"].reshape(len(images), -1)
+    return result

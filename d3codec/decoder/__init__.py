@@ -1,0 +1,1 @@
+"""From a file to pixels: plan, noise, sampler, networks, cache."""

@@ -1,0 +1,235 @@
+"""Results of the stages -> records, sections and the bytes of a file; files made from parts of another file.
+
+The writers' side of what `dataset.py` is for readers: it joins `format`, `labels` and `conditioning`.
+Computes no pixel and asks no teacher.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from d3codec.conditioning import words as word_rows
+from d3codec.encoder.prompt import Prompt, name_tokens
+from d3codec.errors import GeneratorError, ImagesError, UsageError
+from d3codec.format import limits
+from d3codec.format.file import ContentDraft, D3MFile, write_d3m
+from d3codec.format.manifest import (
+    About,
+    Classes,
+    DeltaConditioning,
+    Group,
+    HardLabels,
+    Images,
+    QuantizedLabels,
+    Recipe,
+    WordsConditioning,
+)
+from d3codec.labels import quantized
+
+if TYPE_CHECKING:
+    from d3codec.generators.stable_diffusion import StableDiffusion
+
+PREDICTIONS: dict[str, Literal["eps", "v", "sample"]] = {"epsilon": "eps", "v_prediction": "v",
+                                                         "sample": "sample"}
+BETA_RULES: dict[str, Literal["linear", "scaled"]] = {"linear": "linear", "scaled_linear": "scaled"}
+
+
+def class_section(names: Sequence[str], ids: Sequence[str] | None, authority: str) -> bytes:
+    """The `cls` section (spec section 5): a line a class, id TAB name.
+
+    Raises:
+        ImagesError: a class name that a file cannot hold, or twice the same.
+        UsageError: class ids that do not fit the authority or the number of classes.
+    """
+    if (authority == "none") != (ids is None):
+        raise UsageError("class ids and their authority belong together", field="class_ids",
+                         found=f"authority {authority!r} with {'no' if ids is None else len(ids)} ids",
+                         expected="both, or authority 'none' and no ids")
+    if ids is not None and len(ids) != len(names):
+        raise UsageError("not one id a class", field="class_ids", found=len(ids), expected=len(names))
+    for kind, values in (("name", names), ("id", ids or [])):
+        before: set[str] = set()
+        for number, value in enumerate(values):
+            _refuse_text(value, kind, number, before)
+            before.add(value)
+    return "".join(f"{i}\t{name}\n" for i, name in zip(ids or [""] * len(names), names, strict=True)).encode()
+
+
+def _refuse_text(text: str, kind: str, number: int, before: set[str]) -> None:
+    reason = ""
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+        reason = "has control characters or is no valid Unicode"
+    elif not 1 <= len(text.encode()) <= limits.CLASS_TEXT_BYTES:
+        reason = f"must be 1 to {limits.CLASS_TEXT_BYTES} bytes"
+    elif text in before:
+        reason = "is there twice"
+    if reason:
+        raise ImagesError(f"the {kind} of class {number} {reason}", field=f"class {kind}",
+                          found=repr(text[:80]),
+                          hint="rename the class, for example by a classes.json beside the images")
+
+
+def read_recipe(folder: Path, guidance: float, steps: int) -> Recipe:
+    """The recipe of a generator whose scheduler_config.json is in diffusers' layout; the sampler is always
+    DDIM.
+
+    Arguments:
+        folder: of the generator; guidance: scale, 1 for none; steps: of the sampler.
+
+    Raises:
+        GeneratorError: no such file, or a schedule that the format cannot state.
+        UsageError: guidance or steps out of range.
+    """
+    path = folder / "scheduler" / "scheduler_config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        count = int(config["num_train_timesteps"])
+        betas = (BETA_RULES[config.get("beta_schedule", "linear")], _millionths(config["beta_start"]),
+                 _millionths(config["beta_end"]), count)
+        prediction = PREDICTIONS[config.get("prediction_type", "epsilon")]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise GeneratorError("its noise schedule cannot be stated in a file", file=str(path),
+                             found=f"{type(error).__name__}: {error}",
+                             expected=f"beta_schedule {' or '.join(BETA_RULES)}, prediction_type "
+                             f"{', '.join(PREDICTIONS)}, betas in whole millionths") from error
+    if not 1 <= steps <= min(limits.STEPS, count):
+        raise UsageError("steps of the sampler out of range", field="steps", found=steps,
+                         expected=f"1 to {min(limits.STEPS, count)}")
+    if not 0 <= guidance <= limits.GUIDANCE / 1e6:
+        raise UsageError("guidance out of range", field="guidance", found=guidance, expected="0 to 1000")
+    # Spacing is ours to choose (diffusers' DDIM: leading); an offset beyond the gap would leave the schedule.
+    offset = min(int(config.get("steps_offset", 0)), count - 1 - (steps - 1) * (count // steps))
+    return Recipe(betas=betas, final_alpha="one" if config.get("set_alpha_to_one", True) else "first",
+                  guidance=round(guidance * 1e6), steps=steps, prediction=prediction,
+                  timesteps=("leading", offset))
+
+
+def _millionths(value: float) -> int:
+    result = round(value * 1e6)
+    if abs(result - value * 1e6) > 1e-6:
+        raise ValueError(f"{value} is no whole number of millionths")
+    return result
+
+
+def delta_group(prompt: Prompt, recipe: Recipe, *, bits: int, cast: Literal["f16", "stored"],
+                generator: bytes, grid: tuple[int, int], count: int, resolution: int,
+                noise_key: int) -> Group:
+    """The record of a group with learned embeddings, with hard labels until `with_labels`."""
+    conditioning = DeltaConditioning(template=prompt.ids,
+                                     negative=None if recipe.guidance == limits.MILLION else prompt.negative,
+                                     padding=prompt.padding, slots=prompt.slots,
+                                     initial_token=prompt.initial_token, bits=bits,
+                                     width=len(prompt.initial_vector))
+    return Group(conditioning=conditioning, cast=cast, generator=generator, noise_key=noise_key,
+                 recipe=recipe, images=Images(grid=grid, count=count, size=(resolution, resolution)),
+                 labels=HardLabels())
+
+
+def changed(record: Any, **values: Any) -> Any:
+    """A copy of a record with other values, checked like a new one."""
+    return type(record)(**{name: getattr(record, name) for name in type(record).model_fields} | values)
+
+
+def with_labels(group: Group, logits: np.ndarray, step: int | None) -> tuple[Group, bytes]:
+    """The group with quantized labels and their section.
+
+    Arguments:
+        logits: float32 (classes * images * patches, width), in order of class, image and patch.
+        step: in 1/256 nat; None chooses the finest that int8 can hold.
+
+    Raises:
+        UsageError: the step is too fine for these logits.
+    """
+    finest = quantized.choose_step(logits)
+    if step is not None and not finest <= step <= limits.LABEL_STEP:
+        raise UsageError("a label step that does not fit the teacher's logits", field="label_step",
+                         found=step, expected=f"{finest} to {limits.LABEL_STEP} (in 1/256 nat)")
+    chosen = finest if step is None else step
+    labels = QuantizedLabels(step=chosen, width=logits.shape[1])
+    return changed(group, labels=labels), quantized.encode(logits, chosen)
+
+
+def pack_file(classes: bytes, authority: str, count: int, group: Group, conditioning: bytes,
+              labels: bytes | None, about: About | None, ancillary: Mapping[str, bytes]) -> bytes:
+    """The bytes of a file with one group: the `cls` section of `count` classes, `emb` or `wrd`, `lab`, `x-`
+    sections.
+    """
+    sections: dict[tuple[str, int | None], bytes] = {("cls", None): classes,
+                                                     (_row_section(group), 0): conditioning}
+    if labels is not None:
+        sections[("lab", 0)] = labels
+    draft = ContentDraft(
+        classes=Classes(authority=authority, count=count), groups=(group,), profile="reproducible")
+    return write_d3m(draft, sections, about, dict(ancillary))
+
+
+def _row_section(group: Group) -> str:
+    return "emb" if group.conditioning.kind == "delta" else "wrd"
+
+
+def leaf_section(digests: Sequence[bytes], leaf_bytes: int) -> dict[str, bytes]:
+    """The ancillary `x-leaf` section: the first bytes of every image's digest; nothing for leaf_bytes 0."""
+    return {"x-leaf": b"".join(digest[:leaf_bytes] for digest in digests)} if leaf_bytes else {}
+
+
+# ------------------------------------------------------------------------------------------ files from other files
+
+
+def repack_hard(file: D3MFile | str | Path | bytes) -> bytes:
+    """The same file without its label sections: every image and patch has its class and nothing else.
+
+    Pixels stay the same, so pixel digest, fingerprint and leaves are kept.
+    """
+    return _repack(file, lambda group, rows: (changed(group, labels=HardLabels()), rows), keep_pixels=True)
+
+
+def class_words(file: D3MFile | str | Path | bytes, generator: StableDiffusion) -> bytes:
+    """The same file with class names in the slots instead of learned embeddings, and hard labels.
+
+    The control that shows what inversion gives. Its pixels are other ones, so it has neither labels nor a
+    pixel digest.
+
+    Arguments:
+        generator: the file's; its tokenizer is asked.
+
+    Raises:
+        UsageError: a class name that is not one token a slot.
+    """
+    opened = file if isinstance(file, D3MFile) else D3MFile.open(file)
+    names = [record.name for record in opened.class_records()]
+
+    def words(group: Group, _rows: bytes) -> tuple[Group, bytes]:
+        old = group.conditioning
+        ids = name_tokens(generator, names, len(old.slots))
+        new = WordsConditioning(
+            template=old.template, negative=old.negative, padding=old.padding, slots=old.slots)
+        return changed(group, conditioning=new, labels=HardLabels()), word_rows.encode(ids)
+
+    return _repack(opened, words, keep_pixels=False)
+
+
+def _repack(file: D3MFile | str | Path | bytes, change: Callable[[Group, bytes], tuple[Group, bytes]], *,
+            keep_pixels: bool) -> bytes:
+    """A file with changed groups and without labels; `change` takes and gives a group and its rows."""
+    opened = file if isinstance(file, D3MFile) else D3MFile.open(file)
+    opened.verify()
+    groups: list[Group] = []
+    sections: dict[tuple[str, int | None], bytes] = {("cls", None): opened.section("cls")}
+    for number, group in enumerate(opened.content.groups):
+        new, rows = change(group, opened.section(_row_section(group), number))
+        groups.append(new)
+        sections[_row_section(new), number] = rows
+    about = opened.about
+    ancillary: dict[str, bytes] = {}
+    if about and keep_pixels:
+        ancillary = {entry.name: opened.section(entry.name) for entry in about.ancillary or ()}
+    elif about:
+        about = changed(about, ancillary=None, digest=None, pixels=None, fingerprint=None)
+    draft = ContentDraft(opened.content.classes, tuple(groups), opened.content.profile)
+    return write_d3m(draft, sections, about, ancillary)

@@ -1,0 +1,85 @@
+"""What an encode did: sizes, agreement with the teacher, loss, time, options; for machines and for people."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+CURVE_POINTS = 50
+
+
+@dataclass(frozen=True)
+class LossCurve:
+    """Mean squared error of the denoiser's prediction during inversion.
+
+    start, end: of the initial and of the learned embeddings, on the same images, noise and timesteps;
+    points: (last step, mean loss) of up to CURVE_POINTS equal stretches of steps, each step with its own
+        draw.
+    """
+
+    start: float
+    end: float
+    points: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
+class EncodeReport:
+    """The result of `encode`.
+
+    sections: name, group, stored and raw bytes, in file order; head_bytes: the rest of the file;
+    generator_bytes: of the shared generator's weights, which the file needs and does not hold;
+    agreement_percent: patches of the decoded images whose largest teacher logit is that of their class, by
+    class name in agreement_by_class; seconds: by stage, over all runs that worked on it.
+    """
+
+    output: str
+    method: str
+    content_id: str
+    bytes_total: int
+    head_bytes: int
+    sections: tuple[dict[str, Any], ...]
+    generator_id: str
+    generator_bytes: int
+    classes: int
+    images: int
+    patches: int
+    labels: str
+    label_step: int | None
+    agreement_percent: float
+    agreement_by_class: dict[str, float]
+    loss: LossCurve
+    seconds: dict[str, float]
+    options: dict[str, Any]
+    skipped: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `json.dumps`."""
+        return asdict(self)
+
+    def as_text(self) -> str:
+        """A few lines for a person."""
+        parts = " + ".join(f"{section['name']} {section['bytes']:,}" for section in self.sections)
+        worst = sorted(self.agreement_by_class.items(), key=lambda item: item[1])[:3]
+        lines = [
+            f"{self.output}: {self.bytes_total:,} bytes (head {self.head_bytes:,} + {parts})",
+            f"content id {self.content_id}",
+            f"needs generator {self.generator_id[:16]}..., {self.generator_bytes:,} bytes of weights, shared",
+            f"{self.images:,} images of {self.classes} classes, {self.patches:,} patches, labels {self.labels}"
+            + (f" in steps of {self.label_step}/256 nat" if self.label_step else ""),
+            f"{self.agreement_percent:.1f} % of the patches agree with the teacher; lowest: "
+            + ", ".join(f"{name} {percent:.1f} %" for name, percent in worst),
+            f"loss with the initial embedding {self.loss.start:.4f}, learned {self.loss.end:.4f}",
+            "seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in self.seconds.items()),
+        ]
+        if self.skipped:
+            lines.append(f"skipped {len(self.skipped)} unreadable files, the first: {self.skipped[0]}")
+        return "\n".join(lines)
+
+
+def loss_curve(losses: list[float], start: float, end: float) -> LossCurve:
+    """The curve of a run of steps, thinned to CURVE_POINTS means."""
+    width = max(1, -(-len(losses) // CURVE_POINTS))
+    stretches = [losses[first : first + width] for first in range(0, len(losses), width)]
+    ends = [min(first + width, len(losses)) for first in range(0, len(losses), width)]
+    means = [sum(stretch) / len(stretch) for stretch in stretches]
+    return LossCurve(start, end, tuple(zip(ends, means, strict=True)))

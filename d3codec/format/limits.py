@@ -1,0 +1,43 @@
+"""Every limit of spec/d3m-0.1.md in one place. All are normative: a reader refuses what lies above them."""
+
+from __future__ import annotations
+
+MAGIC = b"\x89D3M\r\n\x1a\n"
+VERSION = (0, 1)
+
+HEAD_BYTES = 32  # the fixed part of the head
+ENTRY_BYTES = 12  # one row of the part table
+CRC_BYTES = 4
+MANIFEST_BYTES = 1 << 20
+PARTS = 4_096
+PART_BYTES = 8 << 20  # stored and raw length of a part
+WINDOW_BYTES = 8 << 20  # window of a zstd frame
+CUT_BYTES = 1 << 20  # a section of fixed rows is cut into parts of at most this (or of one row)
+BUDGET_BYTES = 1 << 30  # default for the raw bytes of one file; a caller may set another
+
+PACK_DEPTH = 8
+PACK_NODES = 65_536
+PACK_ENTRIES = 65_535
+
+GROUPS = 16
+CLASSES = 1 << 20
+IMAGES_PER_CLASS = 1 << 20
+SIDE = 4_096
+TOKENS = 1_024
+TOKEN_ID = (1 << 31) - 1
+SLOTS = 64
+WIDTH = 8_192
+BITS = 8
+MILLION = 1_000_000
+GUIDANCE = 1_000_000_000
+BETA = MILLION - 1
+TRAINING_STEPS = 10_000
+STEPS = 1_000
+LABEL_STEP = 65_535
+NOISE_KEY = (1 << 64) - 1
+ONE_DIGEST_BYTES = 65_536  # critical raw bytes up to which one digest covers them all
+
+NAME_BYTES = 64  # authorities, names of sections
+TEXT_BYTES = 4_096  # strings of `about`
+CLAIMS = 256
+CLASS_TEXT_BYTES = 65_536  # id or name of a class

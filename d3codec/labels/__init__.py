@@ -1,0 +1,1 @@
+"""Labels: teacher logits of patches to bytes and back, one file a codec."""

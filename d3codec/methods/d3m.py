@@ -1,0 +1,290 @@
+"""D3M: one learned prompt a class (Abbasi et al., "One Category One Prompt", arXiv 2403.07142).
+
+select -> collage -> invert -> quantize -> decode what a reader will see -> relabel -> pack. Each stage
+leaves its results in a work folder beside the output: a run that was killed continues when it is given
+again, and ends with the same bytes as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from d3codec.conditioning import delta
+from d3codec.decoder.cache import UnitCache
+from d3codec.decoder.digests import image_digest, pixel_digest
+from d3codec.decoder.plan import UNIT_IMAGES, Unit, unit_at
+from d3codec.decoder.schedules import alpha_bars
+from d3codec.encoder import pack
+from d3codec.encoder.collage import make_collages
+from d3codec.encoder.invert import Inversion, encode_collages, invert
+from d3codec.encoder.relabel import agreement, label_patches
+from d3codec.encoder.report import EncodeReport, loss_curve
+from d3codec.encoder.select import Choice, choice_patches, select_class
+from d3codec.encoder.state import WorkFolder
+from d3codec.errors import OutputError
+from d3codec.format.file import D3MFile, save_atomically
+from d3codec.format.manifest import About, Group
+from d3codec.methods.prepare import Job, Options, check_output, prepare
+from d3codec.sources import OnError, Source
+
+if TYPE_CHECKING:
+    from d3codec.encoder.relabel import Teacher
+
+LABEL_UNITS = 32  # units of decoded images whose patches are labelled and kept together
+
+Progress = Callable[[str, int, int], None]
+
+
+def encode(images: Source, output: str | Path, *, method: Literal["d3m"] = "d3m",
+           generator: str | Path | None = None, teacher: Teacher | str | Path, ipc: int,
+           grid: int | None = None, template: str | None = None, initial_token: str | None = None,
+           guidance: float | None = None, steps: int | None = None, resolution: int | None = None,
+           cast: Literal["f16", "stored"] = "f16", bits: int = 2,
+           labels: Literal["quantized", "hard"] = "quantized", label_step: int | None = None,
+           noise_key: int = 0, crops: int = 5, crop_scale: tuple[float, float] = (0.08, 1.0),
+           patches_per_class: int | None = None, inversion_steps: int = 100,
+           inversion_batch: int | None = None, learning_rate: float = 2e-2, seed: int = 0,
+           on_error: OnError = "refuse", leaf_bytes: Literal[0, 2, 4, 8] = 2, licence: str | None = None,
+           source: str | None = None, class_ids: list[str] | None = None, authority: str = "none",
+           work: str | Path | None = None, restart: bool = False, keep_work: bool = False,
+           report: str | Path | None = None, device: str = "auto",
+           progress: Progress | None = None) -> EncodeReport:
+    """Distil labelled images into a `.d3m` file.
+
+    Arguments:
+        images: what `d3codec.sources.read_images` takes: a folder, a parquet file, `digits:train`, arrays.
+        output: path of the file; an older `.d3m` there is replaced at the end.
+        method: only `d3m` in this version.
+        generator: folder or cached Hugging Face repository of a Stable Diffusion pipeline; None: the bundled
+            one.
+        teacher: a function uint8 (N, H, W, 3) -> logits (N, classes), or what
+            `training.teachers.load_teacher` takes.
+        ipc: images (collages) a class of the distilled set.
+        grid: patches a side of a collage; with template, initial_token, guidance, steps and resolution it
+            defaults to the hints of the generator, then to 2, "a photo of *", no default, 7.5, 50, the
+            generator's own side.
+        template: prompt in which every `*` is one learned embedding; initial_token: the word that learning
+            starts from.
+        guidance: classifier-free guidance scale, 1 for none; steps: of the sampler, at most 1,000.
+        resolution: side of a collage in pixels, a multiple of the grid times the autoencoder's factor.
+        cast: dtype of the weights for identity and use; bits: a value of the learned embeddings, 1 to 8.
+        labels: `quantized` stores the teacher's logits of every decoded patch, `hard` only the class.
+        label_step: of quantized labels, in 1/256 nat; None: the finest that fits int8. Coarser is smaller.
+        noise_key: 64-bit key of the images' noise.
+        crops, crop_scale: random squares an image and their share of its area; 1 and (1, 1) take whole
+            images.
+        patches_per_class: how many of the best patches are learned from; None: all that fill whole collages.
+        inversion_steps, inversion_batch, learning_rate: of textual inversion; None: six collages a class and
+            step.
+        seed: of crops and inversion.
+        on_error: unreadable image files are refused, or skipped and listed in the report.
+        leaf_bytes: of each image's digest kept in the file, so that a mismatch names the image.
+        licence, source: SPDX id and origin, stored in the file as they are.
+        class_ids, authority: stable ids of the classes and who gave them, both or neither.
+        work: folder for unfinished work, default OUTPUT.work; restart: throw away what is there; keep_work:
+            do not remove it at the end.
+        report: path for the report as JSON.
+        device: `auto`, `cpu` or `cuda`.
+        progress: called with (stage, done, total).
+
+    Returns:
+        The report: sizes, agreement with the teacher, loss, seconds.
+
+    Raises:
+        ImagesError, TeacherError, GeneratorError, MissingGeneratorError, UsageError: what was given cannot
+            be used; raised before any long work.
+        OutputError: the output or the work folder cannot be written.
+    """
+    from d3codec.decoder.precision import settings
+
+    check_output(output)
+    options = Options(method=method, ipc=ipc, grid=grid, template=template, initial_token=initial_token,
+                      guidance=guidance, steps=steps, resolution=resolution, cast=cast, bits=bits,
+                      labels=labels, label_step=label_step, noise_key=noise_key, crops=crops,
+                      crop_scale=tuple(crop_scale), patches_per_class=patches_per_class,
+                      inversion_steps=inversion_steps, inversion_batch=inversion_batch,
+                      learning_rate=learning_rate, seed=seed, leaf_bytes=leaf_bytes, licence=licence,
+                      source=source, class_ids=None if class_ids is None else tuple(class_ids),
+                      authority=authority)
+    job = prepare(images, generator, teacher, options, on_error, device)
+    folder = Path(work) if work is not None else Path(f"{output}.work")
+    with (WorkFolder.open(folder, job.identity, restart=restart) as state,
+          settings("reproducible", job.device)):
+        result = _run(job, state, Path(output), progress or _silent)
+        if report is not None:
+            save_atomically(Path(report), (json.dumps(result.as_json(), indent=1) + "\n").encode())
+        if not keep_work:
+            state.remove()
+    return result
+
+
+def _silent(_stage: str, _done: int, _total: int) -> None:
+    """No progress is asked for."""
+
+
+def _run(job: Job, state: WorkFolder, output: Path, progress: Progress) -> EncodeReport:
+    choices = _select(job, state, progress)
+    latents = _collage(job, state, choices, progress)
+    inversion = _invert(job, state, latents, progress)
+    rows = delta.encode(inversion.deltas, job.options.bits)
+    units = UnitCache(state.path / "units", "encode")
+    _decode(job, state, rows, units, progress)
+    labelled = _relabel(job, state, units, progress)
+    with state.clock("pack"):
+        data = _pack(job, rows, labelled)
+        save_atomically(output, data)
+    progress("pack", 1, 1)
+    return _report(job, output, data, inversion, labelled, state.seconds)
+
+
+# ------------------------------------------------------------------------------------------------ stages
+
+
+def _select(job: Job, state: WorkFolder, progress: Progress) -> list[Choice]:
+    chosen = []
+    with state.clock("select"):
+        for label in range(job.classes):
+            name = f"select-{label:05d}"
+            if (saved := state.load(name)) is None:
+                options = job.options
+                choice = select_class(job.images, label, job.teacher, crops=options.crops,
+                                      crop_scale=options.crop_scale, side=job.patch_side, seed=options.seed)
+                choice = choice.best(job.collages[label] * job.cells)
+                saved = {"images": choice.images, "boxes": choice.boxes, "losses": choice.losses}
+                state.save(name, **saved)
+            chosen.append(Choice(saved["images"], saved["boxes"], saved["losses"]))
+            progress("select", label + 1, job.classes)
+    return chosen
+
+
+def _collage(job: Job, state: WorkFolder, choices: list[Choice], progress: Progress) -> list[np.ndarray]:
+    latents = []
+    with state.clock("collage"):
+        for label, choice in enumerate(choices):
+            name = f"latents-{label:05d}"
+            if (saved := state.load(name)) is None:
+                collages = make_collages(choice_patches(job.images, choice, job.patch_side), job.grid)
+                saved = {"latents": encode_collages(job.generator, collages)}
+                state.save(name, **saved)
+            latents.append(saved["latents"])
+            progress("collage", label + 1, job.classes)
+    return latents
+
+
+def _invert(job: Job, state: WorkFolder, latents: list[np.ndarray], progress: Progress) -> Inversion:
+    options, recipe = job.options, job.group.recipe
+    with state.clock("invert"):
+        return invert(job.generator, latents, job.prompt, alpha_bars(*recipe.betas), recipe.prediction,
+                      steps=options.inversion_steps, batch=job.inversion_batch,
+                      learning_rate=options.learning_rate, seed=options.seed, saved=state.load("inversion"),
+                      save=lambda arrays: state.save("inversion", **arrays), progress=progress)
+
+
+def _units(job: Job) -> list[Unit]:
+    images = job.classes * job.options.ipc
+    return [unit_at(0, number, job.options.ipc, job.classes) for number in range(-(-images // UNIT_IMAGES))]
+
+
+def _decode(job: Job, state: WorkFolder, rows: bytes, cache: UnitCache, progress: Progress) -> None:
+    from d3codec.decoder.render import Renderer
+
+    renderer = Renderer(job.group, rows, job.generator, "reproducible", job.classes)
+    units = _units(job)
+    with state.clock("decode"):
+        for number, unit in enumerate(units):
+            if cache.get(unit) is None:
+                cache.put(unit, renderer.render(unit))
+            progress("decode", number + 1, len(units))
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """Of all images in order of class and index: SHA-256s, and logits float32 (patches, classes)."""
+
+    digests: list[bytes]
+    logits: np.ndarray
+
+
+def _relabel(job: Job, state: WorkFolder, cache: UnitCache, progress: Progress) -> _Labelled:
+    units = _units(job)
+    digests, logits = [], []
+    with state.clock("relabel"):
+        for first in range(0, len(units), LABEL_UNITS):
+            name = f"labels-{first // LABEL_UNITS:05d}"
+            if (saved := state.load(name)) is None:
+                saved = _label(
+                    job,
+                    np.concatenate([_decoded(cache, unit) for unit in units[first : first + LABEL_UNITS]]))
+                state.save(name, **saved)
+            digests += [row.tobytes() for row in saved["digests"]]
+            logits.append(saved["logits"])
+            progress("relabel", min(first + LABEL_UNITS, len(units)), len(units))
+    return _Labelled(digests, np.concatenate(logits))
+
+
+def _decoded(cache: UnitCache, unit: Unit) -> np.ndarray:
+    pixels = cache.get(unit)
+    if pixels is None:
+        raise OutputError("a decoded unit vanished from the work folder", field=f"unit {unit.number}",
+                          hint="another program cleans up here; run it again")
+    return pixels
+
+
+def _label(job: Job, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    digests = np.frombuffer(b"".join(image_digest(image) for image in pixels), np.uint8).reshape(-1, 32)
+    return {"digests": digests, "logits": label_patches(pixels, job.grid, job.teacher, job.classes)}
+
+
+def _group_and_labels(job: Job, labelled: _Labelled) -> tuple[Group, bytes | None]:
+    if job.options.labels == "hard":
+        return job.group, None
+    return pack.with_labels(job.group, labelled.logits, job.options.label_step)
+
+
+def _pack(job: Job, rows: bytes, labelled: _Labelled) -> bytes:
+    options = job.options
+    group, labels = _group_and_labels(job, labelled)
+    about = About(method=options.method, licence=options.licence, source=options.source,
+                  fingerprint=job.fingerprint, pixels=pixel_digest(labelled.digests))
+    return pack.pack_file(job.class_section, options.authority, job.classes, group, rows, labels, about,
+                          pack.leaf_section(labelled.digests, options.leaf_bytes))
+
+
+def _report(
+    job: Job, output: Path, data: bytes, inversion: Inversion, labelled: _Labelled, seconds: dict[str, float]
+) -> EncodeReport:
+    file = D3MFile.open(data)
+    labels = file.content.groups[0].labels
+    names = job.images.class_names
+    of_patch = np.repeat(np.arange(job.classes), job.options.ipc * job.cells)
+    shares = agreement(labelled.logits, of_patch, job.classes)
+    stored: dict[str, Any] = {
+        key: value for key, value in job.identity.items() if key not in ("version", "environment")}
+    return EncodeReport(
+        output=str(output),
+        method=job.options.method,
+        content_id=file.content_id,
+        bytes_total=len(data),
+        head_bytes=file.head_bytes,
+        sections=tuple(file.section_sizes()),
+        generator_id=job.record.id.hex(),
+        generator_bytes=sum(job.record.bytes_by_part.values()),
+        classes=job.classes,
+        images=job.classes * job.options.ipc,
+        patches=len(of_patch),
+        labels=job.options.labels,
+        label_step=labels.step if labels.kind == "q" else None,
+        agreement_percent=round(100 * float(shares.mean()), 3),
+        agreement_by_class={
+            name: round(100 * float(share), 3) for name, share in zip(names, shares, strict=True)},
+        loss=loss_curve(inversion.losses.tolist(), inversion.start, inversion.end),
+        seconds={stage: round(value, 2) for stage, value in seconds.items()},
+        options=stored,
+        skipped=job.images.skipped,
+    )

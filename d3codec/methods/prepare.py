@@ -1,0 +1,323 @@
+"""What an encode is asked to do, checked as a whole before any long work starts."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from d3codec import __version__
+from d3codec.encoder import pack
+from d3codec.encoder.prompt import Prompt, read_prompt
+from d3codec.encoder.relabel import Teacher, teacher_logits
+from d3codec.encoder.select import cut_patch
+from d3codec.errors import (
+    GeneratorError,
+    ImagesError,
+    ManifestError,
+    MissingGeneratorError,
+    OutputError,
+    TeacherError,
+    UsageError,
+)
+from d3codec.format import limits
+from d3codec.format.manifest import About, Classes, Group
+from d3codec.sources import LabelledImages, OnError, Source, read_images
+
+if TYPE_CHECKING:
+    from d3codec.generators.stable_diffusion import StableDiffusion
+    from d3codec.generators.weights import GeneratorRecord
+
+IMAGES_A_CLASS_AND_STEP = 6  # of inversion
+
+
+@dataclass(frozen=True)
+class Options:
+    """The arguments of `methods.d3m.encode` that decide the file. None: not given (see there)."""
+
+    method: str
+    ipc: int
+    grid: int | None
+    template: str | None
+    initial_token: str | None
+    guidance: float | None
+    steps: int | None
+    resolution: int | None
+    cast: Literal["f16", "stored"]
+    bits: int
+    labels: str
+    label_step: int | None
+    noise_key: int
+    crops: int
+    crop_scale: tuple[float, float]
+    patches_per_class: int | None
+    inversion_steps: int
+    inversion_batch: int | None
+    learning_rate: float
+    seed: int
+    leaf_bytes: int
+    licence: str | None
+    source: str | None
+    class_ids: tuple[str, ...] | None
+    authority: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything an encode works with, loaded and checked.
+
+    group: the record of the file's group, with hard labels; collages: how many each class is learned from;
+    identity: JSON values of all that decides the result.
+    """
+
+    options: Options
+    images: LabelledImages
+    teacher: Teacher
+    generator: StableDiffusion
+    record: GeneratorRecord
+    prompt: Prompt
+    group: Group
+    class_section: bytes
+    collages: tuple[int, ...]
+    inversion_batch: int
+    fingerprint: str
+    identity: dict[str, Any]
+
+    @property
+    def device(self) -> str:
+        return str(self.generator.device.type)
+
+    @property
+    def classes(self) -> int:
+        return len(self.images.class_names)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.group.images.grid
+
+    @property
+    def cells(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def patch_side(self) -> int:
+        return self.group.images.size[0] // self.grid[0]
+
+
+def prepare(images: Source, generator: str | Path | None, teacher: Teacher | str | Path, options: Options,
+            on_error: OnError, device: str) -> Job:
+    """Load and check everything. Raises as `methods.d3m.encode` says."""
+    from d3codec.decoder.precision import choose_device, compute_dtype, fingerprint
+    from d3codec.generators.stable_diffusion import StableDiffusion
+    from d3codec.generators.weights import describe
+
+    _check_numbers(options)
+    chosen = choose_device(device)
+    read = read_images(images, on_error=on_error)
+    classes = pack.class_section(read.class_names, options.class_ids, options.authority)
+    if len(read.class_names) < 2:
+        raise ImagesError("images of one class cannot train a classifier", field="classes",
+                          found=f"only {read.class_names[0]!r}", expected="two classes or more")
+    asked, teacher_name = _load_teacher(teacher)
+    folder = _generator_folder(generator)
+    record = describe(folder, options.cast)
+    network = StableDiffusion.load(
+        folder, cast=options.cast, dtype=compute_dtype("reproducible"), device=chosen)
+    options = with_hints(options, network)
+    group, prompt = _group(options, network, record.id)
+    job = Job(options, read, asked, network, record, prompt, group, classes,
+              _collages(read, options, group.images.grid), _inversion_batch(options, len(read.class_names)),
+              fingerprint(chosen), {})
+    _check_teacher(job)
+    return replace(
+        job,
+        identity={**asdict(options), "images": images_digest(read), "generator": record.id.hex(),
+                  "teacher": teacher_name, "environment": job.fingerprint, "version": __version__},
+    )
+
+
+def check_output(output: str | Path) -> None:
+    """Refuse an output that could not be written at the end or would replace anything but a `.d3m`."""
+    path = Path(output)
+    if not path.parent.is_dir():
+        raise OutputError("the folder of the output does not exist", file=str(path), found=str(path.parent))
+    if path.is_dir():
+        raise OutputError("the output is a folder", file=str(path), expected="a file name such as data.d3m")
+    if path.exists():
+        with path.open("rb") as file:
+            start = file.read(len(limits.MAGIC))
+        if start not in (limits.MAGIC, b""):
+            raise OutputError("the output exists and is no .d3m file", file=str(path),
+                              hint="name another output, or remove it yourself")
+
+
+def _check_numbers(options: Options) -> None:
+    low, high = options.crop_scale
+    tests: list[tuple[str, bool, str]] = [
+        ("method", options.method == "d3m", "d3m"),
+        ("ipc", 1 <= options.ipc <= limits.IMAGES_PER_CLASS, f"1 to {limits.IMAGES_PER_CLASS}"),
+        ("grid", options.grid is None or 1 <= options.grid <= 64, "1 to 64"),
+        ("cast", options.cast in ("f16", "stored"), "f16 or stored"),
+        ("bits", 1 <= options.bits <= limits.BITS, f"1 to {limits.BITS}"),
+        ("labels", options.labels in ("quantized", "hard"), "quantized or hard"),
+        ("label_step", options.label_step is None
+         or (options.labels == "quantized" and 1 <= options.label_step <= limits.LABEL_STEP),
+         f"1 to {limits.LABEL_STEP}, with quantized labels"),
+        ("noise_key", 0 <= options.noise_key <= limits.NOISE_KEY, "0 to 2^64 - 1"),
+        ("crops", options.crops >= 1, "1 or more"),
+        ("crop_scale", 0 < low <= high <= 1, "two shares of the area, 0 < low <= high <= 1"),
+        ("patches_per_class", options.patches_per_class is None or options.patches_per_class >= 1,
+         "1 or more"),
+        ("inversion_steps", options.inversion_steps >= 0, "0 or more"),
+        ("learning_rate", math.isfinite(options.learning_rate) and options.learning_rate > 0, "above 0"),
+        ("seed", 0 <= options.seed < 2**64, "0 to 2^64 - 1"),
+        ("leaf_bytes", options.leaf_bytes in (0, 2, 4, 8), "0, 2, 4 or 8"),
+    ]
+    for field, good, expected in tests:
+        if not good:
+            raise UsageError("out of range", field=field, found=getattr(options, field), expected=expected)
+    try:
+        About(method=options.method, licence=options.licence, source=options.source)
+        Classes(authority=options.authority, count=1)
+    except ManifestError as error:
+        raise UsageError("a text that a file cannot hold", field=error.field, found=error.found,
+                         expected=str(error)) from error
+
+
+def _load_teacher(teacher: Teacher | str | Path) -> tuple[Teacher, str]:
+    """The teacher and what identifies it: a file's digest, else its name."""
+    if callable(teacher):
+        name = getattr(teacher, "__qualname__", type(teacher).__qualname__)
+        return teacher, f"{getattr(teacher, '__module__', type(teacher).__module__)}:{name}"
+    from d3codec.training.teachers import load_teacher
+
+    loaded: Callable[[np.ndarray], np.ndarray] = load_teacher(teacher)
+    path = Path(teacher)
+    if path.is_file():
+        return loaded, "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+    return loaded, str(teacher)
+
+
+def _generator_folder(generator: str | Path | None) -> Path:
+    from d3codec.generators.weights import bundled_generator, cached_snapshots
+
+    if generator is None:
+        folder = bundled_generator()
+        if not folder.is_dir():
+            raise MissingGeneratorError("this installation has no bundled generator",
+                                        hint="name one with --generator (generator= in Python)")
+        return folder
+    if Path(generator).is_dir():
+        return Path(generator)
+    snapshots = list(cached_snapshots(str(generator)))
+    if not snapshots:
+        raise MissingGeneratorError("neither a folder nor a repository in the local Hugging Face cache",
+                                    field="generator", found=str(generator),
+                                    hint="check the path or fetch it first")
+    if len(snapshots) > 1:
+        raise GeneratorError("several snapshots of this repository are in the cache", field="generator",
+                             found=", ".join(str(path) for path in snapshots),
+                             hint="name the folder of one of them")
+    return snapshots[0]
+
+
+def with_hints(options: Options, generator: StableDiffusion) -> Options:
+    """The options, gaps filled from the generator's hints (`encoding.json`), else by default."""
+    hints = generator.encoding_hints()
+    side = generator.unet.config.sample_size * _factor(generator)  # type: ignore[union-attr,operator]
+    filled: dict[str, Any] = {}
+    for field, hint, default in (("grid", "grid", 2), ("template", "template", "a photo of *"),
+                                 ("initial_token", "initial_token", None),
+                                 ("guidance", "guidance_scale", 7.5), ("steps", "steps", 50),
+                                 ("resolution", "resolution", side)):
+        given = getattr(options, field)
+        filled[field] = given if given is not None else hints.get(hint, default)
+    if filled["initial_token"] is None:
+        raise UsageError("learning needs a word to start from, and this generator gives no hint",
+                         field="initial_token",
+                         expected="a common noun that is one token, such as the kind of thing on the images")
+    return replace(options, **filled)
+
+
+def _factor(generator: StableDiffusion) -> int:
+    """Pixels a latent cell and side."""
+    size = 2**12
+    return size // generator.latent_shape(size, size)[1]
+
+
+def _group(options: Options, generator: StableDiffusion, generator_id: bytes) -> tuple[Group, Prompt]:
+    grid, resolution = options.grid or 0, options.resolution or 0
+    multiple = grid * _factor(generator)
+    if not 0 < resolution <= limits.SIDE or resolution % multiple:
+        raise UsageError("the resolution does not suit the grid and the autoencoder", field="resolution",
+                         found=resolution, expected=f"a multiple of {multiple} (grid {grid} x autoencoder "
+                         f"{multiple // grid}), at most {limits.SIDE}")
+    if generator.width > limits.WIDTH:
+        raise GeneratorError("its token embeddings are wider than a file can hold", field="width",
+                             found=generator.width, expected=f"at most {limits.WIDTH}")
+    recipe = pack.read_recipe(generator.folder, options.guidance or 0.0, options.steps or 0)
+    prompt = read_prompt(generator, options.template or "", options.initial_token or "")
+    return pack.delta_group(prompt, recipe, bits=options.bits, cast=options.cast, generator=generator_id,
+                            grid=(grid, grid), count=options.ipc, resolution=resolution,
+                            noise_key=options.noise_key), prompt
+
+
+def _collages(images: LabelledImages, options: Options, grid: tuple[int, int]) -> tuple[int, ...]:
+    """Collages that each class is learned from; refuses classes with too few images."""
+    cells = grid[0] * grid[1]
+    wanted = options.patches_per_class
+    if wanted is not None and wanted % cells:
+        raise UsageError("these patches do not fill whole collages", field="patches_per_class", found=wanted,
+                         expected=f"a multiple of {cells}, the cells of a {grid[0]}x{grid[1]} collage")
+    counts = np.bincount(images.labels, minlength=len(images.class_names))
+    needed = cells if wanted is None else wanted
+    if counts.min() < needed:
+        poorest = int(counts.argmin())
+        raise ImagesError(f"class {images.class_names[poorest]!r} has too few images",
+                          field=images.class_names[poorest], found=f"{counts[poorest]} images",
+                          expected=f"at least {needed}, a patch an image: "
+                          + (f"a {grid[0]}x{grid[1]} collage" if wanted is None else "patches_per_class"),
+                          hint=_fewer(int(counts[poorest]), cells))
+    return tuple(int(count if wanted is None else wanted) // cells for count in counts)
+
+
+def _fewer(count: int, cells: int) -> str:
+    """What can be done about a class with so few images."""
+    if count >= cells:
+        return f"add images of this class, or ask for patches_per_class={count // cells * cells}"
+    if count >= 1:
+        return f"add images of this class, or take a smaller grid: {math.isqrt(count)}"
+    return "add images of this class, or leave it out"
+
+
+def _inversion_batch(options: Options, classes: int) -> int:
+    batch = IMAGES_A_CLASS_AND_STEP * classes if options.inversion_batch is None else options.inversion_batch
+    if batch < classes:
+        raise UsageError("every class needs an image in every step of inversion", field="inversion_batch",
+                         found=batch, expected=f"at least {classes}, the number of classes")
+    return batch
+
+
+def _check_teacher(job: Job) -> None:
+    """Ask the teacher once, so that one that does not fit is refused before anything is learned."""
+    width = getattr(job.teacher, "classes", job.classes)
+    if width != job.classes:
+        raise TeacherError("the teacher knows another number of classes", field="teacher", found=width,
+                           expected=job.classes, hint="train one on these images: d3codec train-teacher")
+    image = job.images.images[0]
+    side = min(image.shape[:2])
+    teacher_logits(job.teacher, cut_patch(image, (0, 0, side, side), job.patch_side)[None], job.classes)
+
+
+def images_digest(images: LabelledImages) -> str:
+    """SHA-256 of names, labels and pixels: hexadecimal."""
+    digest = hashlib.sha256("\n".join(images.class_names).encode("utf-8", "replace"))
+    digest.update(images.labels.astype("<i8").tobytes())
+    for image in images.images:
+        digest.update(np.array(image.shape, "<i8").tobytes() + np.ascontiguousarray(image).tobytes())
+    return digest.hexdigest()

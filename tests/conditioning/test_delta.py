@@ -1,0 +1,213 @@
+"""Quantized differences: layout in literal bytes, exact round trips, the search for the scale, refusals."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from d3codec.conditioning import delta
+from d3codec.errors import SectionError
+
+BITS = st.integers(1, 8)
+SHAPES = st.tuples(st.integers(0, 3), st.integers(1, 3), st.integers(1, 24))
+DELTAS = arrays.arrays(np.float64, SHAPES, elements=st.floats(-4, 4, width=32))
+EVERY_BITS = pytest.mark.parametrize("bits", range(1, 9))
+
+
+def half(value: float) -> bytes:
+    return np.array([value], "<f2").tobytes()
+
+
+@st.composite
+def sections(draw: st.DrawFn) -> tuple[bytes, tuple[int, int, int], int]:
+    """Valid bytes of the format: any positive finite scale, any codes, padding of zeros."""
+    (rows, slots, width), bits = draw(SHAPES), draw(BITS)
+    used = slots * width * bits
+    parts = []
+    for _ in range(rows):
+        scale = draw(st.integers(1, 0x7BFF)).to_bytes(2, "little")
+        codes = draw(st.integers(0, 2**used - 1)).to_bytes(-(-used // 8), "little")
+        parts.append(scale + codes)
+    return b"".join(parts), (rows, slots, width), bits
+
+
+def least_error(row: np.ndarray, bits: int) -> float:
+    """The least squared error that any float16 scale gives: every one of them tried."""
+    scales = np.arange(1, 0x7C00, dtype="<u2").view("<f2").astype(np.float64)
+    scales = scales[(scales > np.abs(row).max() / 600) & (scales < 2.1 * np.abs(row).max())]
+    levels = (np.arange(2**bits) - (2**bits - 1) / 2)
+    best = np.inf
+    for scale in scales:
+        grid = levels * scale
+        places = np.clip(np.searchsorted(grid, row), 1, len(grid) - 1)
+        errors = np.minimum((row - grid[places]) ** 2, (row - grid[places - 1]) ** 2)
+        best = min(best, float(errors.sum()))
+    return best
+
+
+def test_layout_of_three_bits() -> None:
+    # scale 0.5; codes 0, 7, 4, 3, 1 stand for -1.75, 1.75, 0.25, -0.25, -1.25
+    values = np.array([[[-1.75, 1.75, 0.25, -0.25, -1.25]]])
+    packed = 0 | 7 << 3 | 4 << 6 | 3 << 9 | 1 << 12
+    expected = half(0.5) + packed.to_bytes(2, "little")
+    assert expected == bytes.fromhex("0038 3817")
+    assert delta.encode(values, 3) == expected
+    assert delta.decode(expected, 1, 1, 5, 3).tolist() == values.tolist()
+
+
+def test_layout_of_two_bits_in_two_rows_and_slots() -> None:
+    data = bytes.fromhex("003c 1b" "0040 e4")
+    assert delta.decode(data, 2, 2, 2, 2).tolist() == [[[1.5, 0.5], [-0.5, -1.5]], [[-3, -1], [1, 3]]]
+    assert delta.encode(delta.decode(data, 2, 2, 2, 2), 2) == data
+
+
+@given(sections())
+@settings(deadline=None)
+def test_decoding_is_exact(section: tuple[bytes, tuple[int, int, int], int]) -> None:
+    data, (rows, slots, width), bits = section
+    found = delta.decode(data, rows, slots, width, bits)
+    size = delta.row_bytes(slots, width, bits)
+    for number, row in enumerate(found.reshape(rows, slots * width).tolist()):
+        raw = data[number * size:(number + 1) * size]
+        scale = Fraction(float(np.frombuffer(raw[:2], "<f2")[0]))
+        packed = int.from_bytes(raw[2:], "little")
+        codes = [packed >> place * bits & (2**bits - 1) for place in range(slots * width)]
+        middle = Fraction(2**bits - 1, 2)
+        assert [Fraction(value) for value in row] == [(code - middle) * scale for code in codes]
+
+
+@given(sections())
+@settings(deadline=None)
+def test_values_on_a_grid_are_kept_exactly(section: tuple[bytes, tuple[int, int, int], int]) -> None:
+    data, shape, bits = section
+    values = delta.decode(data, *shape, bits)
+    if np.abs(values).max(initial=0) <= 32752:
+        assert (delta.decode(delta.encode(values, bits), *shape, bits) == values).all()
+
+
+@given(DELTAS, BITS)
+@settings(deadline=None)
+def test_encoding_again_gives_the_same_values(values: np.ndarray, bits: int) -> None:
+    once = delta.decode(delta.encode(values, bits), *values.shape, bits)
+    assert (delta.decode(delta.encode(once, bits), *values.shape, bits) == once).all()
+
+
+@EVERY_BITS
+def test_learned_embeddings_round_trip_in_every_bit(bits: int) -> None:
+    values = np.random.default_rng(bits).normal(0, 0.02, (4, 2, 96))
+    data = delta.encode(values, bits)
+    assert len(data) == 4 * delta.row_bytes(2, 96, bits) == 4 * (2 + 24 * bits)
+    assert delta.encode(delta.decode(data, 4, 2, 96, bits), bits) == data
+
+
+@given(DELTAS, BITS)
+@settings(deadline=None)
+def test_padding_is_zero_and_scales_are_sound(values: np.ndarray, bits: int) -> None:
+    rows, slots, width = values.shape
+    data, size = delta.encode(values, bits), delta.row_bytes(slots, width, bits)
+    assert len(data) == rows * size
+    for start in range(0, len(data), size):
+        assert int.from_bytes(data[start + 2:start + size], "little") >> slots * width * bits == 0
+        scale = float(np.frombuffer(data[start:start + 2], "<f2")[0])
+        assert 0 < scale < np.inf
+
+
+@given(DELTAS, BITS)
+@settings(deadline=None)
+def test_every_value_takes_its_nearest_level(values: np.ndarray, bits: int) -> None:
+    rows, slots, width = values.shape
+    data = delta.encode(values, bits)
+    decoded = delta.decode(data, rows, slots, width, bits)
+    size = delta.row_bytes(slots, width, bits)
+    scales = np.frombuffer(data, np.uint8).reshape(rows, size)[:, :2].copy().view("<f2").astype(np.float64)
+    levels = (np.arange(2**bits) - (2**bits - 1) / 2) * scales[:, :, None, None]
+    nearest = np.abs(values[..., None] - levels).min(axis=-1)
+    assert (np.abs(decoded - values) <= nearest * (1 + 1e-12)).all()
+
+
+@EVERY_BITS
+@pytest.mark.parametrize("kind", ["normal", "laplace", "uniform", "spike", "cauchy"])
+def test_the_scale_is_nearly_the_best_of_all(bits: int, kind: str) -> None:
+    rng = np.random.default_rng(bits)
+    draw = {"normal": rng.normal, "laplace": rng.laplace, "uniform": lambda size: rng.uniform(-1, 1, size),
+            "spike": lambda size: np.where(np.arange(size) == 3, 1.0, rng.normal(size=size) * 1e-2),
+            "cauchy": lambda size: np.clip(rng.standard_cauchy(size), -50, 50)}[kind]
+    row = draw(size=96)
+    decoded = delta.decode(delta.encode(row.reshape(1, 1, 96), bits), 1, 1, 96, bits).reshape(-1)
+    assert ((decoded - row) ** 2).sum() <= 1.05 * least_error(row, bits)
+
+
+def test_error_falls_with_every_bit() -> None:
+    values = np.random.default_rng(5).normal(0, 0.02, (3, 2, 96))
+    decoded = [delta.decode(delta.encode(values, bits), 3, 2, 96, bits) for bits in range(1, 9)]
+    errors = [float(((found - values) ** 2).sum(axis=(1, 2)).max()) for found in decoded]
+    assert all(later < 0.5 * earlier for earlier, later in pairwise(errors))
+    # two bits on normal numbers: Max's uniform quantizer has a distortion of 0.1188 (1960, table II)
+    assert errors[1] / 192 / 0.02**2 == pytest.approx(0.1188, rel=0.1)
+
+
+@EVERY_BITS
+def test_rows_of_zeros_get_the_smallest_normal_scale(bits: int) -> None:
+    data = delta.encode(np.zeros((2, 1, 5)), bits)
+    assert data[:2] == half(2.0**-14)
+    decoded = delta.decode(data, 2, 1, 5, bits)
+    assert (decoded == 2.0**-15).all()
+    assert (delta.decode(delta.encode(decoded, bits), 2, 1, 5, bits) == decoded).all()
+
+
+@EVERY_BITS
+@pytest.mark.parametrize("value", [5e-324, 1e-12, 2.0**-24, 32752.0])
+def test_extreme_rows_are_taken(bits: int, value: float) -> None:
+    decoded = delta.decode(delta.encode(np.array([[[value, -value]]]), bits), 1, 1, 2, bits)
+    assert np.abs(decoded - [value, -value]).max() <= max(2.0**-25, value * 2.0**-11)
+    assert (np.sign(decoded) == [[[1, -1]]]).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, -32753.0])
+def test_values_that_cannot_be_stored_name_their_row(bad: float) -> None:
+    values = np.ones((3, 1, 4))
+    values[1, 0, 2] = bad
+    with pytest.raises(ValueError, match=r"^row 1: differences that are not finite or beyond 32752"):
+        delta.encode(values, 2)
+
+
+@pytest.mark.parametrize("bits", [0, 9, -1])
+def test_other_numbers_of_bits_are_refused(bits: int) -> None:
+    with pytest.raises(ValueError, match="outside 1 to 8"):
+        delta.encode(np.ones((1, 1, 4)), bits)
+    with pytest.raises(ValueError, match="outside 1 to 8"):
+        delta.decode(b"", 0, 1, 4, bits)
+
+
+def test_other_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"are \[rows, slots, width\]"):
+        delta.encode(np.ones((1, 4)), 2)
+
+
+@pytest.mark.parametrize("length", [0, 5, 7])
+def test_a_section_of_the_wrong_length_is_refused(length: int) -> None:
+    with pytest.raises(SectionError) as caught:
+        delta.decode(bytes(length), 2, 1, 4, 2)
+    assert caught.value.code == "E_SECTION_SIZE"
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.0, -1.0, float("inf"), float("nan")])
+def test_impossible_scales_are_refused(scale: float) -> None:
+    good = half(1.0) + bytes([0b11011])
+    with pytest.raises(SectionError, match="row 1 has a scale") as caught:
+        delta.decode(good + half(scale) + good[2:], 2, 1, 5, 1)
+    assert caught.value.code == "E_SECTION_VALUE"
+
+
+@pytest.mark.parametrize("bit", [5, 6, 7])
+def test_padding_that_is_not_zero_is_refused(bit: int) -> None:
+    good = half(1.0) + bytes([0b11011])
+    with pytest.raises(SectionError, match="row 0 has padding") as caught:
+        delta.decode(half(1.0) + bytes([1 << bit]) + good, 2, 1, 5, 1)
+    assert caught.value.code == "E_SECTION_VALUE"

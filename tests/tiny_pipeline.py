@@ -1,0 +1,101 @@
+"""A tiny Stable Diffusion pipeline with random weights, and `.d3m` files that name it: real parts, small enough to test.
+
+Images are 8 x 8 pixels, latents 4 x 4 x 4, prompts 8 tokens; the networks have about 60,000 parameters. Everything
+follows from the seed. Captions may use small letters and spaces: each letter is a token.
+"""
+
+from __future__ import annotations
+
+import json
+import string
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SIZE, WIDTH, LENGTH = 8, 16, 8
+BEGIN, END = "<|startoftext|>", "<|endoftext|>"
+
+
+def make_pipeline(folder: Path, seed: int = 0) -> Path:
+    """Write the pipeline in the layout of diffusers' save_pretrained (float32) and return its folder."""
+    import torch
+    from diffusers import DDIMScheduler
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from diffusers.utils import logging
+    from transformers.models.clip.configuration_clip import CLIPTextConfig
+    from transformers.models.clip.modeling_clip import CLIPTextModel
+
+    logging.disable_progress_bar()
+    tokenizer = make_tokenizer()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        text = CLIPTextModel(CLIPTextConfig(
+            vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=32, num_hidden_layers=2,
+            num_attention_heads=2, max_position_embeddings=LENGTH, bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, projection_dim=WIDTH))
+        unet = UNet2DConditionModel(
+            sample_size=SIZE // 2, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
+            cross_attention_dim=WIDTH, attention_head_dim=2, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"))
+        vae = AutoencoderKL(block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, sample_size=SIZE,
+                            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+                            mid_block_add_attention=False, scaling_factor=1.0)
+        with torch.no_grad():  # words of a fresh text encoder are nearly alike, and so would be the pictures
+            text.get_input_embeddings().weight.mul_(25.0)
+            vae.decoder.conv_out.weight.mul_(1.5)
+    parts = {"text_encoder": text, "unet": unet, "vae": vae, "tokenizer": tokenizer, "scheduler": DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
+        steps_offset=1, timestep_spacing="leading")}
+    for name, part in parts.items():
+        part.save_pretrained(folder / name)
+    libraries = {"text_encoder": "transformers", "tokenizer": "transformers"}
+    index: dict[str, Any] = {name: [libraries.get(name, "diffusers"), type(part).__name__]
+                             for name, part in parts.items()}
+    index |= {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.35.0", "requires_safety_checker": False,
+              **{name: [None, None] for name in ("feature_extractor", "image_encoder", "safety_checker")}}
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2))
+    return folder
+
+
+def make_tokenizer() -> Any:
+    """A CLIP tokenizer that knows single small letters, inside a word and at its end, and nothing else."""
+    from transformers.models.clip.tokenization_clip import CLIPTokenizer
+
+    letters = [*string.ascii_lowercase, *(letter + "</w>" for letter in string.ascii_lowercase)]
+    vocabulary = {token: number for number, token in enumerate([*letters, BEGIN, END])}
+    return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=LENGTH)
+
+
+def make_group(pipeline: Path, *, classes: int = 3, ipc: int = 4, grid: int = 2, labels: str = "q", kind: str = "delta",
+               guidance: float = 2.0, steps: int = 3, noise_key: int = 7, cast: str = "f16", bits: int = 4,
+               seed: int = 0, generator: bytes | None = None) -> tuple[Any, bytes]:
+    """A group record and the bytes of its conditioning section. `generator` overrides the id of the pipeline."""
+    from d3codec.conditioning import delta, words
+    from d3codec.format.manifest import (
+        DeltaConditioning,
+        Group,
+        HardLabels,
+        Images,
+        QuantizedLabels,
+        Recipe,
+        WordsConditioning,
+    )
+    from d3codec.generators.weights import describe
+
+    rng = np.random.default_rng(seed)
+    begin, end, slots = 52, 53, (2, 3)
+    prompt: dict[str, Any] = {"template": (begin, 26, 3, 4, end), "negative": (begin, end), "padding": (end, LENGTH),
+                              "slots": slots}
+    if kind == "words":
+        conditioning: Any = WordsConditioning(**prompt)
+        data = words.encode(rng.integers(0, 52, (classes, len(slots))).astype(np.uint16))
+    else:
+        conditioning = DeltaConditioning(**prompt, initial_token=30, bits=bits, width=WIDTH)
+        data = delta.encode(rng.normal(0, 0.5, (classes, len(slots), WIDTH)), bits)
+    recipe = Recipe(betas=("scaled", 850, 12000, 1000), final_alpha="first", guidance=round(guidance * 1_000_000),
+                    steps=steps, prediction="eps", timesteps=("leading", 1))
+    return Group(conditioning=conditioning, cast=cast, generator=generator or describe(pipeline, cast).id,
+                 images=Images(grid=(grid, grid), count=ipc, size=(SIZE, SIZE)), noise_key=noise_key,
+                 labels=QuantizedLabels(step=16, width=classes) if labels == "q" else HardLabels(), recipe=recipe), data
