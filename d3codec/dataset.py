@@ -96,7 +96,7 @@ class Selection:
 
 
 class Sample(NamedTuple):
-    """An image, uint8 (height, width, 3); its logits, float32 (patches, label width), or None with hard labels;
+    """An image, uint8 (height, width, 3); its logits, float32 (patches, label width), None with hard labels;
     the position of its class in the file."""
 
     image: np.ndarray
@@ -172,8 +172,8 @@ class PatchLabels:
 class Dataset:
     """A distilled dataset, or a view of a part of one; made by `load`, cheap until labels or images are used.
 
-    Images stand in order of class, then group, then index. Class positions are those of the file, also in a view
-    of some classes: the columns of the labels belong to them.
+    Images stand in order of class, then group, then index. Class positions are those of the file, also in a
+    view of some classes: the columns of the labels belong to them.
     """
 
     def __init__(self, file: D3MFile, profile: str, selection: Selection) -> None:
@@ -237,7 +237,7 @@ class Dataset:
 
     def subset(self, classes: Iterable[str | int] | str | int | None = None, ipc: int | None = None,
                groups: Iterable[int] | None = None) -> Dataset:
-        """A view of some classes (names, ids or positions), of the first `ipc` images of each, of some groups.
+        """A view of some classes (names, ids or positions), the first `ipc` images of each, some groups.
 
         Raises UsageError for a class, a number of images or a group that is not there.
         """
@@ -273,7 +273,8 @@ class Dataset:
         names = [info.name for info in self.classes]
         near = difflib.get_close_matches(str(wanted), names, 3) or names[:5]
         raise UsageError("the name of one class and the id of another" if found else "no such class",
-                         file=self.path, field="classes", found=wanted, expected="a name, an id or a position",
+                         file=self.path, field="classes", found=wanted,
+                         expected="a name, an id or a position",
                          hint="There is: " + ", ".join(near) + (", ..." if len(near) < len(names) else ""))
 
     def plan(self) -> Plan:
@@ -289,8 +290,8 @@ class Dataset:
 
         Arguments:
             device: `auto`, `cpu` or `cuda`.
-            generator: a folder, or a repository in the Hugging Face cache; without it the package's own and that
-                cache are searched for the generator that the file names.
+            generator: a folder, or a repository in the Hugging Face cache; without it the package's own and
+                that cache are searched for the generator that the file names.
             batch_size: bounds the images on the device; it sets the batch only in profile `fast`.
             progress: called as progress(stage, done, total).
 
@@ -342,8 +343,8 @@ class Dataset:
         return None if self.labels.kind == "hard" else self.labels.logits().astype(np.float32)
 
     def to_numpy(self) -> dict[str, np.ndarray]:
-        """`images` uint8 (images, height, width, 3), `classes` int64 (images,) and, unless the labels are hard,
-        `patch_logits` float32 (images, patches, label width)."""
+        """`images` uint8 (images, height, width, 3), `classes` int64 (images,) and, unless the labels are
+        hard, `patch_logits` float32 (images, patches, label width)."""
         arrays = {"images": self.images(), "classes": self.labels.hard()}
         logits = self._logits()
         return arrays if logits is None else arrays | {"patch_logits": logits}
@@ -357,7 +358,7 @@ class Dataset:
 
         Returns:
             Items are named tuples: image (3, height, width), patch_logits float32 (patches, label width),
-            class_index int; with hard labels image and class_index. DataLoader's workers may start in any way.
+            class_index int; with hard labels image and class_index. DataLoader may start workers in any way.
 
         Raises:
             UsageError: another dtype, or groups that do not fit together.

@@ -15,8 +15,8 @@ MILLION = 1_000_000
 class GroupInfo:
     """Images of one recipe and one generator, described without regard to the method that made them.
 
-    images_per_class: collages a class; grid: rows and columns of patches in a collage; size: height and width of
-    an image in pixels; label_kind: `quantized` or `hard`; label_width: logits a patch (0: none are stored);
+    images_per_class: collages a class; grid: rows and columns of patches in a collage; size: height and width
+    of an image in pixels; label_kind: `quantized` or `hard`; label_width: logits a patch (0: none stored);
     generator: its id (hex); cast: dtype to which its weights are cast before digest and use.
     """
 
@@ -46,8 +46,8 @@ def _describe(number: int, group: Group) -> GroupInfo:
     return GroupInfo(
         number=number, images_per_class=images.count, grid=images.grid, size=images.size,
         label_kind="quantized" if labels.kind == "q" else "hard",
-        label_width=labels.width if labels.kind == "q" else 0, generator=group.generator.hex(), cast=group.cast,
-        conditioning=_conditioning_in_words(group), recipe=_recipe_in_words(group))
+        label_width=labels.width if labels.kind == "q" else 0, generator=group.generator.hex(),
+        cast=group.cast, conditioning=_conditioning_in_words(group), recipe=_recipe_in_words(group))
 
 
 def _conditioning_in_words(group: Group) -> str:

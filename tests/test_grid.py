@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d3codec import grid as geometry
@@ -38,6 +38,7 @@ def test_boxes_of_a_two_by_three_grid() -> None:
         (0, 0, 2, 3), (0, 3, 2, 6), (0, 6, 2, 9), (2, 0, 4, 3), (2, 3, 4, 6), (2, 6, 4, 9)]
 
 
+@settings(deadline=None)
 @given(layouts())
 def test_boxes_tile_the_image(layout: tuple[int, int, tuple[int, int]]) -> None:
     height, width, grid = layout
@@ -47,6 +48,7 @@ def test_boxes_tile_the_image(layout: tuple[int, int, tuple[int, int]]) -> None:
     assert (covered == 1).all()
 
 
+@settings(deadline=None)
 @given(layouts())
 def test_patches_are_the_pixels_of_their_boxes(layout: tuple[int, int, tuple[int, int]]) -> None:
     height, width, grid = layout
@@ -58,6 +60,7 @@ def test_patches_are_the_pixels_of_their_boxes(layout: tuple[int, int, tuple[int
         assert (patches[:, number] == pictures[:, top:bottom, left:right]).all()
 
 
+@settings(deadline=None)
 @given(layouts())
 def test_assemble_undoes_cut(layout: tuple[int, int, tuple[int, int]]) -> None:
     height, width, grid = layout
@@ -94,6 +97,7 @@ def test_crop_weights_of_a_known_crop() -> None:
     assert geometry.crop_weights(8, 8, (1, 1), (0.5, 3, 4, 7.25)).tolist() == [1.0]
 
 
+@settings(deadline=None)
 @given(st.data(), layouts())
 def test_crop_weights_are_shares(data: st.DataObject, layout: tuple[int, int, tuple[int, int]]) -> None:
     height, width, grid = layout
@@ -104,6 +108,7 @@ def test_crop_weights_are_shares(data: st.DataObject, layout: tuple[int, int, tu
     assert weights.sum() == pytest.approx(1.0, abs=1e-12)  # at most 16 terms, each rounded a few times
 
 
+@settings(deadline=None)
 @given(st.data(), layouts())
 def test_crop_weights_of_whole_pixels_count_pixels(data: st.DataObject,
                                                    layout: tuple[int, int, tuple[int, int]]) -> None:
@@ -118,6 +123,7 @@ def test_crop_weights_of_whole_pixels_count_pixels(data: st.DataObject,
     assert geometry.crop_weights(height, width, grid, (top, left, bottom, right)) == pytest.approx(expected)
 
 
+@settings(deadline=None)
 @given(st.data(), layouts())
 def test_a_crop_inside_a_cell_belongs_to_it(data: st.DataObject,
                                             layout: tuple[int, int, tuple[int, int]]) -> None:
@@ -130,9 +136,10 @@ def test_a_crop_inside_a_cell_belongs_to_it(data: st.DataObject,
     assert geometry.crop_weights(height, width, grid, box)[number] == 1.0
 
 
+@settings(deadline=None)
 @given(st.floats(0, 0.95), st.floats(0, 1))
 def test_crop_weights_are_linear_in_the_place_of_the_crop(start: float, part: float) -> None:
-    """As long as no edge of the crop passes an edge of a cell: here its lower edge stays in the second row."""
+    """As long as no edge of the crop passes an edge of a cell: here the lower one stays in the second row."""
     def at(top: float) -> np.ndarray:
         return geometry.crop_weights(8, 12, (2, 3), (top, 2.5, top + 5, 9.5))
 

@@ -70,6 +70,7 @@ def test_philox_gives_the_published_words(counter: str, key: str, output: str) -
     assert found.dtype == np.uint32
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(WORD, WORD, WORD, WORD), min_size=1, max_size=12), KEY)
 def test_philox_of_many_counters_is_philox_of_each(counters: list[tuple[int, ...]], key: int) -> None:
     found = noise.philox4x32(np.array(counters, np.uint32).reshape(1, -1, 4), key)
@@ -123,6 +124,7 @@ def test_digest_of_16384_normals(key: int) -> None:
         assert hashlib.sha256(values.astype("<f4").tobytes()).hexdigest() == DIGESTS[key]
 
 
+@settings(deadline=None)
 @given(KEY, WORD, WORD, SHAPE, DOMAIN, NUMBER, st.data())
 def test_every_element_comes_from_its_counter(key: int, candidate: int, stream: int, shape: tuple[int, ...],
                                               domain: int, n: int, data: st.DataObject) -> None:

@@ -1,7 +1,8 @@
-"""A tiny Stable Diffusion pipeline with random weights, and `.d3m` files that name it: real parts, small enough to test.
+"""A tiny Stable Diffusion pipeline with random weights, and `.d3m` files that name it: real parts, small
+enough to test.
 
-Images are 8 x 8 pixels, latents 4 x 4 x 4, prompts 8 tokens; the networks have about 60,000 parameters. Everything
-follows from the seed. Captions may use small letters and spaces: each letter is a token.
+Images are 8 x 8 pixels, latents 4 x 4 x 4, prompts 8 tokens; the networks have about 60,000 parameters.
+Everything follows from the seed. Captions may use small letters and spaces: each letter is a token.
 """
 
 from __future__ import annotations
@@ -37,24 +38,28 @@ def make_pipeline(folder: Path, seed: int = 0) -> Path:
             eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, projection_dim=WIDTH))
         unet = UNet2DConditionModel(
             sample_size=SIZE // 2, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
-            cross_attention_dim=WIDTH, attention_head_dim=2, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            cross_attention_dim=WIDTH, attention_head_dim=2,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"))
-        vae = AutoencoderKL(block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, sample_size=SIZE,
-                            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-                            mid_block_add_attention=False, scaling_factor=1.0)
+        vae = AutoencoderKL(
+            block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, sample_size=SIZE,
+            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+            mid_block_add_attention=False, scaling_factor=1.0)
         with torch.no_grad():  # words of a fresh text encoder are nearly alike, and so would be the pictures
             text.get_input_embeddings().weight.mul_(25.0)
             vae.decoder.conv_out.weight.mul_(1.5)
-    parts = {"text_encoder": text, "unet": unet, "vae": vae, "tokenizer": tokenizer, "scheduler": DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
-        steps_offset=1, timestep_spacing="leading")}
+    scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
+                              clip_sample=False, set_alpha_to_one=False, steps_offset=1,
+                              timestep_spacing="leading")
+    parts = {"text_encoder": text, "unet": unet, "vae": vae, "tokenizer": tokenizer, "scheduler": scheduler}
     for name, part in parts.items():
         part.save_pretrained(folder / name)
     libraries = {"text_encoder": "transformers", "tokenizer": "transformers"}
     index: dict[str, Any] = {name: [libraries.get(name, "diffusers"), type(part).__name__]
                              for name, part in parts.items()}
-    index |= {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.35.0", "requires_safety_checker": False,
-              **{name: [None, None] for name in ("feature_extractor", "image_encoder", "safety_checker")}}
+    index |= {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.35.0",
+              "requires_safety_checker": False}
+    index |= {name: [None, None] for name in ("feature_extractor", "image_encoder", "safety_checker")}
     (folder / "model_index.json").write_text(json.dumps(index, indent=2))
     return folder
 
@@ -68,10 +73,12 @@ def make_tokenizer() -> Any:
     return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=LENGTH)
 
 
-def make_group(pipeline: Path, *, classes: int = 3, ipc: int = 4, grid: int = 2, labels: str = "q", kind: str = "delta",
-               guidance: float = 2.0, steps: int = 3, noise_key: int = 7, cast: str = "f16", bits: int = 4,
-               seed: int = 0, generator: bytes | None = None) -> tuple[Any, bytes]:
-    """A group record and the bytes of its conditioning section. `generator` overrides the id of the pipeline."""
+def make_group(pipeline: Path, *, classes: int = 3, ipc: int = 4, grid: int = 2, labels: str = "q",
+               kind: str = "delta", guidance: float = 2.0, steps: int = 3, noise_key: int = 7,
+               cast: str = "f16", bits: int = 4, seed: int = 0,
+               generator: bytes | None = None) -> tuple[Any, bytes]:
+    """A group record and the bytes of its conditioning section. `generator` overrides the id of the
+    pipeline."""
     from d3codec.conditioning import delta, words
     from d3codec.format.manifest import (
         DeltaConditioning,
@@ -86,16 +93,65 @@ def make_group(pipeline: Path, *, classes: int = 3, ipc: int = 4, grid: int = 2,
 
     rng = np.random.default_rng(seed)
     begin, end, slots = 52, 53, (2, 3)
-    prompt: dict[str, Any] = {"template": (begin, 26, 3, 4, end), "negative": (begin, end), "padding": (end, LENGTH),
-                              "slots": slots}
+    prompt: dict[str, Any] = {"template": (begin, 26, 3, 4, end), "negative": (begin, end),
+                              "padding": (end, LENGTH), "slots": slots}
     if kind == "words":
         conditioning: Any = WordsConditioning(**prompt)
         data = words.encode(rng.integers(0, 52, (classes, len(slots))).astype(np.uint16))
     else:
         conditioning = DeltaConditioning(**prompt, initial_token=30, bits=bits, width=WIDTH)
         data = delta.encode(rng.normal(0, 0.5, (classes, len(slots), WIDTH)), bits)
-    recipe = Recipe(betas=("scaled", 850, 12000, 1000), final_alpha="first", guidance=round(guidance * 1_000_000),
-                    steps=steps, prediction="eps", timesteps=("leading", 1))
-    return Group(conditioning=conditioning, cast=cast, generator=generator or describe(pipeline, cast).id,
-                 images=Images(grid=(grid, grid), count=ipc, size=(SIZE, SIZE)), noise_key=noise_key,
-                 labels=QuantizedLabels(step=16, width=classes) if labels == "q" else HardLabels(), recipe=recipe), data
+    recipe = Recipe(betas=("scaled", 850, 12000, 1000), final_alpha="first", steps=steps, prediction="eps",
+                    guidance=round(guidance * 1_000_000), timesteps=("leading", 1))
+    group = Group(
+        conditioning=conditioning, cast=cast, generator=generator or describe(pipeline, cast).id,
+        images=Images(grid=(grid, grid), count=ipc, size=(SIZE, SIZE)), noise_key=noise_key,
+        labels=QuantizedLabels(step=16, width=classes) if labels == "q" else HardLabels(), recipe=recipe)
+    return group, data
+
+
+def make_file(path: Path, pipeline: Path, *, classes: int = 3, ipc: int = 4, grid: int = 2, labels: str = "q",
+              profile: str = "reproducible", pixels: bool = True, leaf_bytes: int = 8, **group: Any) -> Path:
+    """A sound file of one group and return its path; labels are random, further arguments go to `make_group`.
+
+    With `pixels` it is decoded, and fingerprint, pixel digest and leaves (`leaf_bytes`, 0 for none) are
+    stored.
+    """
+    from d3codec.format.file import ContentDraft, save_atomically, write_d3m
+    from d3codec.format.manifest import Classes
+    from d3codec.format.sections import ClassRecord, pack_classes
+
+    record, conditioning = make_group(pipeline, classes=classes, ipc=ipc, grid=grid, labels=labels, **group)
+    names = [ClassRecord("", f"thing {number}") for number in range(classes)]
+    sections = {("cls", None): pack_classes(names),
+                ("emb" if record.conditioning.kind == "delta" else "wrd", 0): conditioning}
+    if labels == "q":
+        rows = np.random.default_rng(1).integers(-60, 60, (classes * ipc * grid * grid, classes), np.int8)
+        sections["lab", 0] = rows.tobytes()
+    about, ancillary = None, {}
+    if pixels:
+        about, ancillary = witness(pipeline, record, conditioning, classes, leaf_bytes)
+    draft = ContentDraft(Classes(authority="none", count=classes), (record,), profile)
+    save_atomically(path, write_d3m(draft, sections, about, ancillary))
+    return path
+
+
+def witness(pipeline: Path, group: Any, conditioning: bytes, classes: int,
+            leaf_bytes: int) -> tuple[Any, dict[str, bytes]]:
+    """`about` with fingerprint and pixel digest of this machine, and the leaves."""
+    from d3codec.decoder.digests import image_digest, pixel_digest
+    from d3codec.decoder.plan import unit_at
+    from d3codec.decoder.precision import fingerprint
+    from d3codec.decoder.render import Renderer
+    from d3codec.format.manifest import About
+    from d3codec.generators.stable_diffusion import StableDiffusion
+
+    networks = StableDiffusion.load(pipeline, cast=group.cast)
+    renderer = Renderer(group, conditioning, networks, "reproducible", classes)
+    count = group.images.count
+    images = [image for number in range(-(-classes * count // 8))
+              for image in renderer.render(unit_at(0, number, count, classes))]
+    digests = [image_digest(image) for image in images]
+    about = About(fingerprint=fingerprint("cpu"), pixels=pixel_digest(digests))
+    leaves = b"".join(digest[:leaf_bytes] for digest in digests)
+    return about, {"x-leaf": leaves} if leaf_bytes else {}

@@ -27,11 +27,12 @@ def model_card(
     )
     held_out = ", ".join(config.captions.held_out)
     pool, layout, generator = config.pool, config.autoencoder, config.generator
-    phases = " then ".join(
-        f"{p.steps} steps with {p.native:.0%} unchanged images, KL weight {p.kl_weight:g}"
+    phases = "".join(
+        f";\n  {p.steps:,} steps with {p.native:.0%} unchanged images, KL weight {p.kl_weight:g}"
         for p in layout.phases
     )
-    quality = figures["psnr_db"]
+    psnr = figures["psnr_db"]
+    quality = "" if psnr is None else f"  Reconstruction of unseen collages: {psnr:.1f} dB PSNR.\n"
     return f"""---
 license: apache-2.0
 library_name: diffusers
@@ -59,12 +60,11 @@ Captions ({config.captions.empty:.0%} of them replaced by the empty one):
 
 - A pool of {pool.images:,} images, {pool.native:.0%} of them unchanged, the others turned by up to
   {pool.rotation:g} degrees, shifted by {pool.shift:.0%} and scaled by {pool.scale:.0%}.
-- Autoencoder: AdamW {layout.learning_rate:g}, batch {layout.batch}, {phases}. The standardisation of the
-  latents is folded into quant_conv and post_quant_conv; scaling_factor is 1.
-  {f"Reconstruction of unseen collages: {quality:.1f} dB PSNR." if quality is not None else ""}
-- Generator (text encoder and UNet together, epsilon prediction): AdamW {generator.learning_rate:g} with
-  {generator.warmup} warm-up steps and cosine decay, batch {generator.batch}, {generator.steps:,} steps, EMA
-  {generator.ema:g}. Final loss {figures["loss"]["generator"]:.4f}.
+- Autoencoder: AdamW {layout.learning_rate:g}, batch {layout.batch}{phases}.
+  The standardisation of the latents is folded into quant_conv and post_quant_conv; scaling_factor is 1.
+{quality}- Generator (text encoder and UNet together, epsilon prediction): AdamW {generator.learning_rate:g},
+  {generator.warmup} warm-up steps and cosine decay, batch {generator.batch}, {generator.steps:,} steps,
+  EMA {generator.ema:g}. Final loss {figures["loss"]["generator"]:.4f}.
 
 Trained by `benchmarks/train_generator.py` of d3codec; `encoding.json` holds hints for an encoder.
 """

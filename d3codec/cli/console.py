@@ -22,8 +22,8 @@ device_option = click.option(
     help="Where the networks run; auto takes a GPU if there is one.")
 generator_option = click.option(
     "--generator", metavar="PATH|REPO",
-    help="The generator's folder, or its name in the Hugging Face cache. Without it the package's own generator and "
-         "that cache are searched for the one that the file names.")
+    help="The generator's folder, or its name in the Hugging Face cache. Without it the package's own "
+         "and that cache are searched for the one that the file names.")
 
 
 def print_json(value: Any, *, indent: int | None = 2) -> None:
@@ -35,7 +35,7 @@ def print_error(text: str) -> None:
     from rich.console import Console
 
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    console.print("error:", style="bold red", end=" ")
+    console.print("error:", style="red", end=" ")
     console.print(text)
 
 
@@ -44,10 +44,12 @@ def print_hint(text: str, quiet: bool = False) -> None:
         click.echo(text, err=True)
 
 
-def print_table(columns: list[str], rows: list[list[str]], *, right: tuple[int, ...] = ()) -> None:
+def print_table(columns: list[str], rows: list[list[str]], *, right: tuple[int, ...] = (),
+                heading: bool = True) -> None:
     """A plain table on stdout, as wide as its content; columns in `right` are aligned to the right."""
-    widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
-    for row in [columns, *rows]:
+    shown = [columns, *rows] if heading else rows
+    widths = [max(len(row[i]) for row in shown) for i in range(len(columns))]
+    for row in shown:
         cells = [cell.rjust(width) if i in right else cell.ljust(width)
                  for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
         click.echo("  ".join(cells).rstrip())
@@ -91,7 +93,8 @@ def _bars() -> Iterator[ProgressCallback]:
     tasks: dict[str, TaskID] = {}
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), Rate(),
                TimeRemainingColumn(elapsed_when_finished=True))
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    # stdout stays what it is: rich would send it where the bars go
+    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bars:
 
         def callback(stage: str, done: int, total: int) -> None:
             if stage not in tasks:

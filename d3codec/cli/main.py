@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NoReturn
@@ -15,7 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from d3codec import __version__
-from d3codec.errors import D3MError
+from d3codec.errors import D3MError, MissingExtraError
 
 COMMANDS = {  # in the order in which a newcomer meets them; name -> module of d3codec.cli, imported when used
     "demo": "demo",
@@ -25,6 +26,10 @@ COMMANDS = {  # in the order in which a newcomer meets them; name -> module of d
     "train-teacher": "train_teacher",
     "encode": "encode",
     "evaluate": "evaluate",
+}
+EXTRAS = {  # what is not in the base installation -> the extra that brings it
+    "torch": "decode", "diffusers": "decode", "transformers": "decode", "safetensors": "decode",
+    "pyarrow": "encode", "sklearn": "demo", "matplotlib": "demo", "aiohttp": "remote", "huggingface_hub": "hub",
 }
 RESUMABLE = frozenset({"demo", "decode", "encode"})
 
@@ -49,7 +54,9 @@ class Commands(click.Group):
     def _run(self, arguments: list[str], *rest: Any, **extra: Any) -> int:
         machine = "--json" in arguments
         try:
-            code = super().main(arguments, *rest, **extra)
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning
+                code = super().main(arguments, *rest, **extra)
             sys.stdout.flush()  # here, where a reader that went away is still met with good manners
             return code if isinstance(code, int) else 0
         except BrokenPipeError:
@@ -82,11 +89,13 @@ def as_d3m_error(error: Exception) -> D3MError:
         return error
     if isinstance(error, OSError) and error.strerror:
         return D3MError(error.strerror, file=None if error.filename is None else str(error.filename))
+    if isinstance(error, ModuleNotFoundError) and (extra := EXTRAS.get((error.name or "").partition(".")[0])):
+        return MissingExtraError(extra)
     if isinstance(error, MemoryError):
         return D3MError("not enough memory", hint="a smaller --batch-size, --limit or --classes needs less")
     return D3MError(f"unexpected {type(error).__name__}: {error}",
-                    hint="This is a fault of d3codec: please report it, with what the same command says under "
-                         "D3CODEC_DEBUG=1.")
+                    hint="This is a fault of d3codec: please report it, with what the same command says "
+                         "under D3CODEC_DEBUG=1.")
 
 
 def _misused(error: click.ClickException, machine: bool) -> int:
@@ -107,6 +116,12 @@ def _interrupted(resumable: Any, machine: bool) -> int:
         print_json({"error": "E_INTERRUPTED", "message": text})
     print(text, file=sys.stderr)
     return 130
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_place: Any, **_more: Any) -> None:
+    """Warnings for users, in one line; those for programmers are not for the command line."""
+    if issubclass(category, UserWarning):
+        print(f"warning: {message}", file=sys.stderr)
 
 
 def _drop_stdout() -> None:

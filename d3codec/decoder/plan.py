@@ -1,12 +1,12 @@
 """What to decode: the units of eight images that hold the wanted ones (spec section 7).
 
-Units are the same whatever is asked for: unit k of a group holds its images 8k to 8k + 7, counted class after class.
-Knows no pixels and no torch.
+Units are the same whatever is asked for: unit k of a group holds its images 8k to 8k + 7, counted class after
+class. Knows no pixels and no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from d3codec.errors import UsageError
@@ -17,7 +17,8 @@ UNIT_IMAGES = 8
 
 @dataclass(frozen=True)
 class Unit:
-    """Up to eight images of a group that are decoded together: their classes and their indices within the class."""
+    """Up to eight images of a group that are decoded together: their classes and their indices within the
+    class."""
 
     group: int
     number: int
@@ -27,9 +28,9 @@ class Unit:
 
 @dataclass(frozen=True)
 class Plan:
-    """`units` to decode, group after group, and the `images` wanted from them, as (group, class, index) in the
-    canonical order: class after class, within a class group after group, then index. `before[g]` is the number of
-    images that a class has in the groups before g."""
+    """`units` to decode, group after group, and the `images` wanted from them, as (group, class, index) in
+    the canonical order: class after class, within a class group after group, then index. `before[g]` is the
+    number of images that a class has in the groups before g."""
 
     units: tuple[Unit, ...]
     images: tuple[tuple[int, int, int], ...]
@@ -38,9 +39,11 @@ class Plan:
     @classmethod
     def of(cls, content: Content, classes: Sequence[int] | None = None, limit: int | None = None,
            groups: Sequence[int] | None = None) -> Plan:
-        """The plan for some classes (None: all), the first `limit` images of each (None: all), and some groups.
+        """The plan for some classes (None: all), the first `limit` images of each (None: all), and some
+        groups.
 
-        The images of a class are those of the groups one after the other, so a limit fills from the first group.
+        The images of a class are those of the groups one after the other, so a limit fills from the first
+        group.
 
         Raises:
             UsageError: a class or group that the dataset does not have, or a limit below 1.
@@ -52,9 +55,10 @@ class Plan:
         images = [(group, class_, index) for class_ in wanted_classes
                   for group, index in _of_class(content, wanted_groups, limit)]
         counts = [group.images.count for group in content.groups]
-        units = tuple(unit for group in wanted_groups for unit in _units(
-            group, counts[group], content.classes.count, (image for image in images if image[0] == group)))
-        return cls(units, tuple(images), tuple(sum(counts[:group]) for group in range(len(counts))))
+        units = [unit_at(group, number, counts[group], content.classes.count) for group in wanted_groups
+                 for number in sorted({(class_ * counts[group] + index) // UNIT_IMAGES
+                                       for owner, class_, index in images if owner == group})]
+        return cls(tuple(units), tuple(images), tuple(sum(counts[:group]) for group in range(len(counts))))
 
     def number_in_class(self, group: int, index: int) -> int:
         """The place of an image among all images of its class, over all groups."""
@@ -66,11 +70,6 @@ def unit_at(group: int, number: int, images_per_class: int, classes: int) -> Uni
     places = range(number * UNIT_IMAGES, min((number + 1) * UNIT_IMAGES, images_per_class * classes))
     return Unit(group, number, tuple(place // images_per_class for place in places),
                 tuple(place % images_per_class for place in places))
-
-
-def _units(group: int, images_per_class: int, classes: int, wanted: Iterable[tuple[int, int, int]]) -> list[Unit]:
-    numbers = sorted({(class_ * images_per_class + index) // UNIT_IMAGES for _, class_, index in wanted})
-    return [unit_at(group, number, images_per_class, classes) for number in numbers]
 
 
 def _of_class(content: Content, groups: list[int], limit: int | None) -> list[tuple[int, int]]:

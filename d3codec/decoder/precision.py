@@ -1,7 +1,7 @@
 """Arithmetic of a decode: profiles, the fingerprint of a machine, pixels from floats (spec section 7).
 
-`reproducible` is binary32 without shortcuts and with one thread: the same pixels under one fingerprint. `fast` is
-bfloat16 and promises no identity. Importing this module does not import torch.
+`reproducible` is binary32 without shortcuts and with one thread: the same pixels under one fingerprint.
+`fast` is bfloat16 and promises no identity. Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from d3codec.errors import MissingError, MissingExtraError, PixelsError, UsageError
+from d3codec.errors import MissingError, PixelsError, UsageError
+from d3codec.generators.weights import require_torch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,17 +31,9 @@ _SHORTCUT_VARIABLES = {"DNNL_DEFAULT_FPMATH_MODE": ("", "STRICT"), "NVIDIA_TF32_
                        "ONEDNN_DEFAULT_FPMATH_MODE": ("", "STRICT")}
 
 
-def require_torch() -> Any:
-    """torch, or MissingExtraError that names the command which installs it."""
-    try:
-        import torch
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("decode") from error
-    return torch
-
-
 def choose_device(device: str) -> str:
-    """'cpu' or 'cuda' for 'auto', 'cpu' or 'cuda'. MissingError if there is no such device, UsageError for others."""
+    """'cpu' or 'cuda' for 'auto', 'cpu' or 'cuda'. MissingError if there is no such device, UsageError for
+    others."""
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError("an unknown device", field="device", found=device, expected="auto, cpu or cuda")
     if device == "cpu":
@@ -56,8 +49,8 @@ def compute_dtype(profile: str) -> torch.dtype:
     """The dtype of the networks under a profile; UsageError for an unknown profile."""
     if profile not in PROFILES:
         raise UsageError("an unknown profile", field="profile", found=profile, expected=" or ".join(PROFILES))
-    torch = require_torch()
-    dtype: torch.dtype = torch.float32 if profile == "reproducible" else torch.bfloat16
+    names = {"reproducible": "float32", "fast": "bfloat16"}
+    dtype: torch.dtype = getattr(require_torch(), names[profile])
     return dtype
 
 
@@ -65,16 +58,16 @@ def compute_dtype(profile: str) -> torch.dtype:
 def settings(profile: str, device: str) -> Iterator[None]:
     """Everything computed inside follows the profile; torch's settings are put back afterwards.
 
-    Both profiles run in inference mode and outside autocast. `reproducible` adds one CPU thread, full binary32 and
-    deterministic kernels.
+    Both profiles run in inference mode and outside autocast. `reproducible` adds one CPU thread, full
+    binary32 and deterministic kernels.
 
     Raises:
         UsageError: the environment switches to fewer bits in a way that cannot be taken back.
     """
     torch = require_torch()
-    dtype = compute_dtype(profile)
+    fast = compute_dtype(profile) == torch.bfloat16
     with torch.inference_mode(), torch.autocast(device, enabled=False):
-        if dtype == torch.bfloat16:
+        if fast:
             yield
             return
         _refuse_shortcuts()
@@ -85,8 +78,9 @@ def settings(profile: str, device: str) -> Iterator[None]:
 def _refuse_shortcuts() -> None:
     for name, harmless in _SHORTCUT_VARIABLES.items():
         if (value := os.environ.get(name, "")).upper() not in harmless:
-            raise UsageError("this environment variable computes with fewer bits than the profile 'reproducible' "
-                             "promises", field=name, found=value, hint=f"Unset {name}, or use --profile fast.")
+            raise UsageError("this environment variable takes away bits that the profile 'reproducible' "
+                             "promises", field=name, found=value,
+                             hint=f"Unset {name}, or use --profile fast.")
 
 
 @contextmanager
@@ -101,8 +95,8 @@ def _strict(torch: Any) -> Iterator[None]:
         for owner, name, value in switches:
             setattr(owner, name, value)
             if getattr(owner, name) != value:
-                raise UsageError("this setting of torch cannot be switched off, so the profile 'reproducible' "
-                                 "cannot be kept", field=name, found=getattr(owner, name), expected=value)
+                raise UsageError("a setting of torch cannot be changed as the profile 'reproducible' needs",
+                                 field=name, found=getattr(owner, name), expected=value)
         yield
     finally:
         for (owner, name, _), value in zip(switches, before, strict=True):
@@ -116,28 +110,29 @@ def _switches(torch: Any) -> list[tuple[Any, str, Any]]:
     """(owner, name, value) of the settings that `reproducible` fixes."""
     switches: list[tuple[Any, str, Any]] = [(torch.backends.cudnn, "benchmark", False),
                                             (torch.backends.cudnn, "deterministic", True)]
-    if hasattr(torch.backends.cudnn, "conv"):  # since torch 2.9; mixing these with the older names is an error
+    if hasattr(torch.backends.cudnn, "conv"):  # since torch 2.9; mixed with the older names they may raise
         owners = [torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.mkldnn.matmul,
                   torch.backends.mkldnn.conv]
         return switches + [(owner, "fp32_precision", "ieee") for owner in owners]
-    return [*switches, (torch.backends.cuda.matmul, "allow_tf32", False), (torch.backends.cudnn, "allow_tf32", False)]
+    return [*switches, *((owner, "allow_tf32", False) for owner in (torch.backends.cuda.matmul,
+                                                                    torch.backends.cudnn))]
 
 
-# ---------------------------------------------------------------------------------------------------- fingerprint
+# ------------------------------------------------------------------------------------------------ fingerprint
 
 def fingerprint(device: str) -> str:
     """One line that names what the pixels of profile `reproducible` depend on beside the file.
 
-    Pieces are joined by ' | ', each a name and a value: the processor with the instruction set that torch uses (on a
-    GPU its name, capability and libraries), the architecture, library versions, the version of this decoder, and
-    environment variables that choose kernels.
+    Pieces are joined by ' | ', each a name and a value: the processor with the instruction set that torch
+    uses (on a GPU its name, capability and libraries), the architecture, library versions, the version of
+    this decoder, and environment variables that choose kernels.
     """
     torch = require_torch()
     from importlib.metadata import version
 
     pieces = [_cpu(torch), platform.machine()] if device == "cpu" else _gpu(torch)
-    pieces += [f"torch {torch.__version__}", *(f"{name} {version(name)}" for name in ("diffusers", "transformers")),
-               f"d3codec decode {DECODE_VERSION}"]
+    pieces += [f"torch {torch.__version__}", f"diffusers {version('diffusers')}",
+               f"transformers {version('transformers')}", f"d3codec decode {DECODE_VERSION}"]
     pieces += [f"{name} {os.environ[name]}" for name in _KERNEL_VARIABLES if os.environ.get(name)]
     return " | ".join(pieces)
 
@@ -197,7 +192,7 @@ def to_pixels(images: torch.Tensor) -> np.ndarray:
     values = images if images.dtype == torch.float64 else images.float()
     if not bool(torch.isfinite(values).all()):
         raise PixelsError("the decode gave values that are not finite numbers",
-                          hint="The guidance scale or the learned embeddings are beyond what the generator bears.")
+                          hint="Guidance or learned embeddings are beyond what the generator bears.")
     levels = torch.round((values * 0.5 + 0.5).clamp(0.0, 1.0) * 255.0).to(torch.uint8)
     pixels: np.ndarray = levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
     return pixels

@@ -1,4 +1,5 @@
-"""One unit -> pixels: conditioning and noise through text encoder, sampler and autoencoder (spec section 7)."""
+"""One unit -> pixels: conditioning and noise through text encoder, sampler and autoencoder (spec section
+7)."""
 
 from __future__ import annotations
 
@@ -8,11 +9,12 @@ import numpy as np
 
 from d3codec.conditioning import delta, words
 from d3codec.decoder.plan import UNIT_IMAGES, Unit
-from d3codec.decoder.precision import require_torch, settings, to_pixels
+from d3codec.decoder.precision import settings, to_pixels
 from d3codec.decoder.samplers import ddim
 from d3codec.decoder.schedules import MILLION, alpha_bars, timesteps
 from d3codec.errors import GeneratorError, UsageError
 from d3codec.format.manifest import Group
+from d3codec.generators.weights import require_torch
 from d3codec.noise import normals_torch
 
 if TYPE_CHECKING:
@@ -42,7 +44,8 @@ class Renderer:
         self._group, self._generator, self._profile = group, generator, profile
         conditioning, recipe = group.conditioning, group.recipe
         if recipe.start[0] != 0:
-            raise UsageError("stored start states are not part of this version", field="start", found=recipe.start)
+            raise UsageError("stored start states are not part of this version", field="start",
+                             found=recipe.start)
         self._shape = generator.latent_shape(*group.images.size)
         self._device = generator.device.type
         self._template = _padded(conditioning.template, conditioning.padding)
@@ -56,7 +59,8 @@ class Renderer:
     def render(self, unit: Unit) -> np.ndarray:
         """Pixels of a unit, uint8 [images of the unit, height, width, 3].
 
-        Profile `reproducible` takes the units of `plan` and always computes eight images; `fast` takes any number.
+        Profile `reproducible` takes the units of `plan` and always computes eight images; `fast` takes any
+        number.
 
         Raises:
             PixelsError: values that are not finite.
@@ -77,14 +81,14 @@ class Renderer:
             return to_pixels(images[:count])
 
     def _sample(self, start: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        torch = require_torch()
+        cat = require_torch().cat
         if self._unconditional is not None:
-            hidden = torch.cat([self._unconditional[:1].expand(len(hidden), -1, -1), hidden])
+            hidden = cat([self._unconditional[:1].expand(len(hidden), -1, -1), hidden])
 
         def denoise(latents: torch.Tensor, timestep: int) -> torch.Tensor:
             if self._unconditional is None:
                 return self._generator.denoise(latents, timestep, hidden)
-            without, given = self._generator.denoise(torch.cat([latents, latents]), timestep, hidden).chunk(2)
+            without, given = self._generator.denoise(cat([latents, latents]), timestep, hidden).chunk(2)
             return without + self._guidance * (given - without)
 
         return ddim(denoise, start, self._timesteps, self._alphas, self._final, self._group.recipe.prediction)
@@ -106,7 +110,8 @@ class Renderer:
             return self._generator.encode_text(ids)
 
     def _conditioning(self, data: bytes, rows: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Token ids of the slots, int64 [rows, slots], and vectors to place there, float64 [rows, slots, width]."""
+        """Token ids of the slots, int64 [rows, slots], and vectors to place there, float64 [rows, slots,
+        width]."""
         conditioning, slots = self._group.conditioning, len(self._group.conditioning.slots)
         if conditioning.kind == "words":
             return words.decode(data, rows, slots).astype(np.int64), None

@@ -22,8 +22,8 @@ def alpha_bars(rule: str, first_millionths: int, last_millionths: int, count: in
 
     `linear`: beta runs evenly from first to last, each the binary64 nearest to its exact value. `scaled`: its
     square root does, in binary64 as `a + (b - a) * i / (count - 1)` from the roots a and b of the two ends,
-    then squared. First and last are in millionths. Raises ValueError for another rule, betas outside (0, 1)
-    or count < 1.
+    then squared. First and last are in millionths. Raises ValueError for another rule, betas outside (0, 1),
+    count < 1, or a product that underflows to 0, from which no sampler finds back.
     Reference: Ho et al. 2020 (linear); Rombach et al. 2022 use the scaled rule.
     """
     if count < 1:
@@ -37,7 +37,10 @@ def alpha_bars(rule: str, first_millionths: int, last_millionths: int, count: in
         betas = _scaled(first_millionths, last_millionths, count)
     else:
         raise ValueError(f"unknown rule of betas: {rule!r}")
-    return np.array(list(accumulate((1.0 - beta for beta in betas), mul)))
+    table = np.array(list(accumulate((1.0 - beta for beta in betas), mul)))
+    if table[-1] == 0:
+        raise ValueError(f"betas up to {last_millionths} millionths leave nothing after {count} steps")
+    return table
 
 
 def timesteps(spacing: str, offset: int, steps: int, count: int) -> NDArray[np.int64]:

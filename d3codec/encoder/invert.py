@@ -21,7 +21,7 @@ from d3codec.encoder.prompt import Prompt
 from d3codec.errors import UsageError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
     from d3codec.generators.stable_diffusion import StableDiffusion
 
@@ -62,9 +62,7 @@ class Draw:
 
 
 def encode_collages(generator: StableDiffusion, collages: np.ndarray) -> np.ndarray:
-    """The autoencoder's latents (mean, scaled) of collages uint8 (n, H, W, 3): float32 (n, channels, h,
-    w).
-    """
+    """Latents (mean, scaled) of collages uint8 (n, H, W, 3): float32 (n, channels, h, w)."""
     import torch
 
     parts = []
@@ -112,15 +110,15 @@ def _learn(run: _Run, steps: int, batch: int, learning_rate: float, seed: int,
            save_seconds: float, progress: Progress | None) -> Inversion:
     import torch
 
-    state = {
-        key: torch.from_numpy(value.copy()) for key, value in (saved or _fresh_state(run, steps)).items()}
+    begin = saved or _fresh_state(run, steps)
+    state = {key: torch.from_numpy(value.copy()) for key, value in begin.items()}
     probe = run.draw(np.random.SeedSequence([seed, 1]), batch)
     if not saved:
         state["start"][:] = run.loss(state["delta"], probe)
     last_save = time.monotonic()
     for step in range(int(state["step"]), steps):
-        loss, gradient = run.gradient(
-            state["delta"], run.draw(np.random.SeedSequence([seed, 0, step]), batch))
+        draw = run.draw(np.random.SeedSequence([seed, 0, step]), batch)
+        loss, gradient = run.gradient(state["delta"], draw)
         share = (1 + math.cos(math.pi * step / steps)) / 2
         _adam(state, gradient, step, learning_rate * (LAST_RATE + (1 - LAST_RATE) * share))
         state["losses"][step], state["step"][...] = loss, step + 1
@@ -160,22 +158,18 @@ class _Run:
     prediction: str
 
     def draw(self, source: np.random.SeedSequence, batch: int) -> Draw:
-        """Images, noise and timesteps of one step; the timesteps of a class are spread evenly over the
-        schedule.
-        """
+        """Images, noise and timesteps of one step; timesteps of a class are spread over the schedule."""
         import torch
 
         random = torch.Generator().manual_seed(int(source.generate_state(1, np.uint64)[0] >> np.uint64(1)))
         classes = len(self.latents)
         counts = [batch // classes + (label < batch % classes) for label in range(classes)]
         of = torch.repeat_interleave(torch.arange(classes), torch.tensor(counts))
-        place = torch.cat(
-            [(torch.arange(count) + torch.rand(count, generator=random, dtype=torch.float64)) / count
-             for count in counts]
-        )
+        within = torch.cat([torch.arange(count) for count in counts])
+        place = (within + _uniform(batch, random)) / torch.tensor(counts)[of]
         times = (place * len(self.alpha_bars)).long().clamp(max=len(self.alpha_bars) - 1)
         sizes = torch.tensor([len(part) for part in self.latents])[of]
-        images = (torch.rand(batch, generator=random, dtype=torch.float64) * sizes).long()
+        images = (_uniform(batch, random) * sizes).long()
         noise = torch.randn((batch, *self.latents[0].shape[1:]), generator=random)
         return Draw(of, images, times, noise)
 
@@ -187,7 +181,7 @@ class _Run:
         total = 0.0
         with torch.enable_grad():
             for part in self._parts(draw, leaf):
-                part.backward()
+                part.backward()  # type: ignore[no-untyped-call]
                 total += float(part.detach())
         if leaf.grad is None or not math.isfinite(total):
             raise UsageError("inversion diverged: the denoiser's loss is not finite", field="learning_rate",
@@ -210,12 +204,9 @@ class _Run:
             classes = draw.classes[items]
             low, high = int(classes[0]), int(classes[-1]) + 1
             hidden = self._text(delta[low:high])[classes - low]
-            clean = np.stack(
-                [self.latents[label][image]
-                 for label, image in zip(classes.tolist(), draw.images[items].tolist(), strict=True)]
-            )
-            noisy, times, target = self._diffuse(
-                torch.from_numpy(clean), draw.times[items], draw.noise[items])
+            chosen = zip(classes.tolist(), draw.images[items].tolist(), strict=True)
+            clean = torch.from_numpy(np.stack([self.latents[label][image] for label, image in chosen]))
+            noisy, times, target = self._diffuse(clean, draw.times[items], draw.noise[items])
             error = self.generator.denoise(noisy, times, hidden) - target
             yield error.square().mean(dim=(1, 2, 3)).sum() / len(draw.classes)
 
@@ -236,3 +227,9 @@ class _Run:
         target = {"eps": noise, "sample": clean, "v": signal * noise - spread * clean}[self.prediction]
         device = self.generator.device
         return (signal * clean + spread * noise).to(device), times.to(device), target.to(device)
+
+
+def _uniform(count: int, random: Generator) -> Tensor:
+    import torch
+
+    return torch.rand(count, generator=random, dtype=torch.float64)

@@ -178,7 +178,7 @@ def leaf_section(digests: Sequence[bytes], leaf_bytes: int) -> dict[str, bytes]:
     return {"x-leaf": b"".join(digest[:leaf_bytes] for digest in digests)} if leaf_bytes else {}
 
 
-# ------------------------------------------------------------------------------------------ files from other files
+# ------------------------------------------------------------------------------------- files from other files
 
 
 def repack_hard(file: D3MFile | str | Path | bytes) -> bytes:

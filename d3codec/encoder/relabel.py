@@ -46,9 +46,8 @@ def teacher_logits(teacher: Teacher, images: np.ndarray, classes: int) -> np.nda
 
 def cross_entropy(logits: np.ndarray, label: int) -> np.ndarray:
     """Cross-entropy of logits (N, classes) with one class, in nats: float64 (N,)."""
-    values = logits.astype(np.float64)
-    top = values.max(axis=1, keepdims=True)
-    return np.log(np.exp(values - top).sum(axis=1)) + top[:, 0] - values[:, label]
+    losses: np.ndarray = -_log_softmax(logits.astype(np.float64))[:, label]
+    return losses
 
 
 def label_patches(images: np.ndarray, grid: tuple[int, int], teacher: Teacher, classes: int) -> np.ndarray:
@@ -73,3 +72,15 @@ def agreement(logits: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarra
     hits = logits.argmax(axis=1) == labels
     counts = np.bincount(labels, minlength=classes)
     return np.bincount(labels, weights=hits, minlength=classes) / np.maximum(counts, 1)
+
+
+def divergence(logits: np.ndarray, stored: np.ndarray) -> float:
+    """Mean Kullback-Leibler divergence in nats of softmax(stored) from softmax(logits), both (N, classes)."""
+    log_p, log_q = (_log_softmax(values.astype(np.float64)) for values in (logits, stored))
+    return float((np.exp(log_p) * (log_p - log_q)).sum(axis=1).mean())
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    below = logits - logits.max(axis=1, keepdims=True)
+    logs: np.ndarray = below - np.log(np.exp(below).sum(axis=1, keepdims=True))
+    return logs

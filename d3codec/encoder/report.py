@@ -45,6 +45,7 @@ class EncodeReport:
     patches: int
     labels: str
     label_step: int | None
+    label_kl_nats: float | None
     agreement_percent: float
     agreement_by_class: dict[str, float]
     loss: LossCurve
@@ -64,11 +65,13 @@ class EncodeReport:
             f"{self.output}: {self.bytes_total:,} bytes (head {self.head_bytes:,} + {parts})",
             f"content id {self.content_id}",
             f"needs generator {self.generator_id[:16]}..., {self.generator_bytes:,} bytes of weights, shared",
-            f"{self.images:,} images of {self.classes} classes, {self.patches:,} patches, labels {self.labels}"
-            + (f" in steps of {self.label_step}/256 nat" if self.label_step else ""),
+            f"{self.images:,} images of {self.classes} classes, {self.patches:,} patches, "
+            + f"labels {self.labels}"
+            + ("" if self.label_step is None
+               else f" in steps of {self.label_step}/256 nat (KL {self.label_kl_nats:.2g} nat)"),
             f"{self.agreement_percent:.1f} % of the patches agree with the teacher; lowest: "
             + ", ".join(f"{name} {percent:.1f} %" for name, percent in worst),
-            f"loss with the initial embedding {self.loss.start:.4f}, learned {self.loss.end:.4f}",
+            f"loss: initial embedding {self.loss.start:.4f}, learned {self.loss.end:.4f}",
             "seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in self.seconds.items()),
         ]
         if self.skipped:

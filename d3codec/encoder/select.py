@@ -105,8 +105,9 @@ def select_class(images: LabelledImages, label: int, teacher: Teacher, *, crops:
         patches = []
         for rank in range(first, min(first + at_once, len(members))):
             image = images.images[members[rank]]
+            height, width = image.shape[:2]
             draws = uniforms(seed, label, rank, crops * 3 * ATTEMPTS).reshape(crops, -1)
-            boxes[rank] = [crop_box(*image.shape[:2], crop_scale, draw) for draw in draws]
+            boxes[rank] = [crop_box(height, width, crop_scale, draw) for draw in draws]
             patches += [cut_patch(image, box, side) for box in boxes[rank]]
         logits = teacher_logits(teacher, np.stack(patches), len(images.class_names))
         losses[first : first + at_once] = cross_entropy(logits, label).reshape(-1, crops)

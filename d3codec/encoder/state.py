@@ -1,13 +1,11 @@
-"""The work folder of an encode: what is finished survives a kill, and only if nothing that matters has
-changed.
+"""The work folder of an encode: what is finished survives a kill and is used if nothing relevant changed.
 
-    options.json   every option, the digest of the images, generator and environment
+    options.json   the options that decide the work, the digest of the images, generator and environment
     state.json     SHA-256 of every artefact, seconds spent in every stage
-    NAME.npz       an artefact: named arrays
+    NAME-*.npz     an artefact: named arrays; the star is the beginning of its SHA-256
     units/         decoded images (`decoder.cache`)
 
-Every file is written beside its place, flushed and renamed. An artefact counts once state.json names its
-digest.
+Every file is written beside its place, flushed and renamed. An artefact counts once state.json names it.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -89,23 +87,30 @@ class WorkFolder:
 
     def load(self, name: str) -> dict[str, np.ndarray] | None:
         """The arrays of an artefact, or None if it is not there or not whole."""
+        digest = self._digests.get(name, "")
         try:
-            data = (self.path / f"{name}.npz").read_bytes()
+            data = self._path(name, digest).read_bytes()
         except OSError:
             return None
-        if hashlib.sha256(data).hexdigest() != self._digests.get(name):
+        if hashlib.sha256(data).hexdigest() != digest:
             return None
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return dict(arrays)
 
     def save(self, name: str, **arrays: np.ndarray) -> None:
-        """Keep an artefact. Raises OutputError if it cannot be written."""
+        """Keep an artefact; an older one of this name is good until the new one is. Raises OutputError."""
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
-        data = buffer.getvalue()
-        save_atomically(self.path / f"{name}.npz", data)
-        self._digests[name] = hashlib.sha256(data).hexdigest()
+        data, old = buffer.getvalue(), self._digests.get(name)
+        digest = hashlib.sha256(data).hexdigest()
+        save_atomically(self._path(name, digest), data)
+        self._digests[name] = digest
         self._save_state()
+        if old not in (None, digest):
+            self._path(name, old).unlink(missing_ok=True)
+
+    def _path(self, name: str, digest: str) -> Path:
+        return self.path / f"{name}-{digest[:16]}.npz"
 
     @contextmanager
     def clock(self, stage: str) -> Iterator[None]:
@@ -125,8 +130,11 @@ class WorkFolder:
 
     def remove(self) -> None:
         """Delete the folder and everything in it."""
+        _empty(self.path)
         self._lock.release()
-        shutil.rmtree(self.path, ignore_errors=True)
+        (self.path / LOCK).unlink(missing_ok=True)
+        with suppress(OSError):  # another run may have begun to use it
+            self.path.rmdir()
 
     def _tick(self) -> None:
         if self._running:

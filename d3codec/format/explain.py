@@ -68,7 +68,7 @@ def _record(start: int, key: str, path: str, record: Record) -> Iterator[Row]:
     """The rows of a record's map and of everything in it; `start` is where its key begins."""
     values, names = record.to_wire(), wire_names(type(record))
     length = _key_bytes(key) + _header_bytes(values)
-    yield start, length, f"{path}: {len(values)} entries{_key_note(key)}"
+    yield start, length, f"{path}: map of {len(values)}{_key_note(key)}"
     start += length
     for name_on_wire in sorted(values):
         name = names[name_on_wire]
@@ -88,20 +88,21 @@ def _value(start: int, key: str, path: str, value: Any, words: _Words | None = N
     elif isinstance(value, Record):
         yield from _record(start, key, path, value)
     elif isinstance(value, dict):
-        yield from _entries(start, key, path, [(name, f"[{shorten(name)}]", value[name])
-                                               for name in sorted(value, key=str.encode)])
+        items = [(name, f"[{shorten(name)}]", value[name]) for name in sorted(value, key=str.encode)]
+        yield from _entries(start, key, f"{path}: map", path, items)
     elif isinstance(value, tuple) and isinstance(value[0], (Record, bytes)):
-        yield from _entries(start, key, path, [("", f"[{number}]", item) for number, item in enumerate(value)])
+        items = [("", f"[{number}]", item) for number, item in enumerate(value)]
+        yield from _entries(start, key, f"{path}: list", path, items)
     else:
         plain = list(value) if isinstance(value, tuple) else value
         text = words(value) if words else _plain(value)
         yield start, _key_bytes(key) + len(pack(plain)), f"{path} = {text}{_key_note(key)}"
 
 
-def _entries(start: int, key: str, path: str, items: list[tuple[str, str, Any]]) -> Iterator[Row]:
+def _entries(start: int, key: str, title: str, path: str, items: list[tuple[str, str, Any]]) -> Iterator[Row]:
     """A map or list whose entries have rows of their own: (key, step of the path, value) each."""
     length = _key_bytes(key) + _header_bytes(items)
-    yield start, length, f"{path}: {len(items)} entries{_key_note(key)}"
+    yield start, length, f"{title} of {len(items)}{_key_note(key)}"
     start += length
     for name, step, item in items:
         for row in _value(start, name, path + step, item):

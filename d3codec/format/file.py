@@ -1,7 +1,7 @@
 """A .d3m file as a whole: open, read sections, verify, write.
 
-Opening reads and checks the head, which names the dataset and bounds every later allocation. Parts are read when
-they are asked for, each checked before it is used. The order of checks is that of spec/d3m-0.1.md section 8.
+Opening reads and checks the head, which names the dataset and bounds every later allocation. Parts are read
+when they are asked for, each checked before use. The order of checks is that of spec/d3m-0.1.md section 8.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def content_id(content: Content) -> str:
     return hashlib.sha256(CONTENT_TAG + canonical.pack(content.to_wire())).hexdigest()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class D3MFile:
     """An opened file whose head is checked. `path` is "<memory>" for a file that was given as bytes."""
 
@@ -90,8 +90,8 @@ class D3MFile:
     def open(cls, source: str | os.PathLike[str] | bytes, *, budget: int = BUDGET_BYTES) -> D3MFile:
         """Reads and checks the head of a file (a path, or the bytes of a whole file); its parts are not read.
 
-        A file of more than `budget` raw bytes over all sections is refused. Raises FormatError with the code of
-        the first fault, MissingFileError (not there, unreadable), UsageError (a folder or a device).
+        A file of more than `budget` raw bytes over all sections is refused. Raises FormatError with the code
+        of the first fault, MissingFileError (not there, unreadable), UsageError (a folder or a device).
         """
         if isinstance(source, (bytes, bytearray, memoryview)):
             path, data = "<memory>", bytes(source)
@@ -178,9 +178,10 @@ class D3MFile:
             covered = [((part,), digest) for part, digest in zip(critical, digests, strict=True)]
         if self.about is not None and self.about.digest is not None:
             covered.append((ancillary, self.about.digest))
+        numbers = {part.number for part in wanted}
         damaged = []
         for parts, expected in covered:
-            if any(part in wanted for part in parts):
+            if not numbers.isdisjoint(part.number for part in parts):
                 digest = hashlib.sha256()
                 for part in parts:
                     digest.update(_raw(handle, part))
@@ -217,6 +218,8 @@ def _opened(path: str, data: bytes | None) -> Iterator[BinaryIO]:
     if data is not None:
         yield io.BytesIO(data)
         return
+    if "\0" in path:
+        raise MissingFileError("no such file", file=repr(path))
     try:
         mode = Path(path).stat().st_mode
         if not stat.S_ISREG(mode):  # a pipe or a device could keep us waiting for ever
@@ -270,7 +273,7 @@ def write_d3m(draft: ContentDraft, sections: Mapping[Key, bytes], about: About |
               ancillary: Mapping[str, bytes] | None = None) -> bytes:
     """The bytes of a file: raw sections keyed by (name, group or None), ancillary ones (`x-...`) by name.
 
-    Equal input gives equal bytes (with one version of zstd; the content id never depends on it). What is returned
+    Equal input gives equal bytes (with one version of zstd; the content id never depends on it). The result
     has been opened and verified. Raises the FormatError that a reader would.
     """
     entries, raw_parts = _cut(draft, sections)
@@ -280,7 +283,11 @@ def write_d3m(draft: ContentDraft, sections: Mapping[Key, bytes], about: About |
     raw_parts += [data for _, data in extra]
     manifest = Manifest(about=_with_ancillary(about, extra), content=content)
     data = wire.build(canonical.pack(manifest.to_wire()), [wire.pack_part(raw) for raw in raw_parts])
-    D3MFile.open(data, budget=sum(map(len, raw_parts))).verify()
+    try:
+        D3MFile.open(data, budget=sum(map(len, raw_parts))).verify()
+    except FormatError as error:
+        error.file = None  # there is no file yet
+        raise
     return data
 
 

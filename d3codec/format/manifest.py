@@ -1,7 +1,7 @@
 """The records of the manifest: spec/d3m-0.1.md section 3. Attribute names are long, wire keys are the spec's.
 
-Every record is complete and immutable, every number and string is bounded. Building one from bad values, be they
-a file's or a caller's, raises ManifestError and never pydantic's ValidationError.
+Every record is complete and immutable, every number and string is bounded. Building one from bad values, a
+file's or a caller's, raises ManifestError and never pydantic's ValidationError.
 """
 
 from __future__ import annotations
@@ -50,11 +50,13 @@ Side = Annotated[int, Field(ge=1, le=limits.SIDE)]
 Sides = Annotated[tuple[Side, Side], _listed]
 TokenId = Annotated[int, Field(ge=0, le=limits.TOKEN_ID)]
 TokenIds = Annotated[tuple[TokenId, ...], Field(min_length=1, max_length=limits.TOKENS), _listed]
+PaddedLength = Annotated[int, Field(ge=1, le=limits.TOKENS)]
 Slot = Annotated[int, Field(ge=0, lt=limits.TOKENS)]
 Beta = Annotated[int, Field(ge=1, le=limits.BETA)]
 TrainingSteps = Annotated[int, Field(ge=1, le=limits.TRAINING_STEPS)]
 Offset = Annotated[int, Field(ge=0, lt=limits.TRAINING_STEPS)]
-RawLengths = Annotated[tuple[Annotated[int, Field(ge=0, le=limits.PART_BYTES)], ...], Field(min_length=1), _listed]
+RawLength = Annotated[int, Field(ge=0, le=limits.PART_BYTES)]
+RawLengths = Annotated[tuple[RawLength, ...], Field(min_length=1), _listed]
 
 
 class Classes(Record):
@@ -85,7 +87,7 @@ class _Template(Record):
     enters: Annotated[Literal["text"], Field(alias="e")] = "text"
     template: Annotated[TokenIds, Field(alias="i")]
     negative: Annotated[TokenIds | None, Field(alias="n")]
-    padding: Annotated[tuple[TokenId, Annotated[int, Field(ge=1, le=limits.TOKENS)]], Field(alias="p"), _listed]
+    padding: Annotated[tuple[TokenId, PaddedLength], Field(alias="p"), _listed]
     rows: Annotated[Literal["class"], Field(alias="r")] = "class"
     slots: Annotated[tuple[Slot, ...], Field(alias="s", min_length=1, max_length=limits.SLOTS), _listed]
 

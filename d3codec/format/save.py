@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from pathlib import Path
 
 from d3codec.errors import OutputError
 
 
 def save_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Puts `data` at `path`: afterwards the path holds all of it or what it held before, with nothing beside it.
+    """Puts `data` at `path`: afterwards the path holds all of it or what it held before, nothing beside it.
 
     Raises OutputError: no such folder, read-only, full.
     """
     target = Path(path)
-    if target.is_dir():
-        raise OutputError("this is a folder, not a file to write", file=str(target))
     try:
-        beside = target.with_name(f".d3m-{secrets.token_hex(8)}")
+        if target.is_dir():
+            raise OutputError("this is a folder, not a file to write", file=str(target))
+        beside = target.with_name(f".d3m-{os.urandom(8).hex()}")
         try:
             with open(beside, "xb") as handle:
                 handle.write(data)

@@ -1,7 +1,7 @@
 """What the container itself can judge about sections (spec/d3m-0.1.md sections 3.1 and 5).
 
-Which sections there are, how long they are and how they are cut follows from the records; of the values only
-class names and the scales of embeddings are checked here. What they mean is known in labels/ and conditioning/.
+Which sections there are, how long they are and how they are cut follows from the records; of the values,
+only class names and the scales of embeddings are checked here: labels/ and conditioning/ know what they mean.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def section_title(name: str, group: int | None) -> str:
 
 
 def check_presence(content: Content) -> None:
-    """The sections are those that the records call for, in order (E_SECTION_UNKNOWN, then E_SECTION_ORDER)."""
+    """The sections are those the records call for, in order (E_SECTION_UNKNOWN, then E_SECTION_ORDER)."""
     planned = [(section.name, section.group) for section in section_plan(content)]
     actual = [(section.name, section.group) for section in content.sections]
     for section in actual:
@@ -109,7 +109,7 @@ def check_values(content: Content, key: Key, raw: bytes, first: int) -> None:
 
 
 def _check_embeddings(title: str, raw: bytes, first: int, bits: int) -> None:
-    """Whole rows: a float16 scale, finite and > 0, then `bits` bits of codes, then zero bits up to the byte."""
+    """Whole rows: a float16 scale, finite and > 0, then `bits` bits of codes, then zero bits to the byte."""
     row_bytes, used = 2 + -(-bits // 8), bits % 8
     for start in range(0, len(raw), row_bytes):
         scale = struct.unpack_from("<e", raw, start)[0]
@@ -126,7 +126,7 @@ def pack_classes(classes: Sequence[ClassRecord]) -> bytes:
 
 
 def unpack_classes(data: bytes, authority: str, count: int) -> list[ClassRecord]:
-    """The classes of a `cls` section. Raises SectionError (E_SECTION_VALUE) naming the line, counted from 1."""
+    """The classes of a `cls` section. Raises SectionError (E_SECTION_VALUE) naming the line, from 1."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:

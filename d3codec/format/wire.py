@@ -7,8 +7,6 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import zstandard
-
 from d3codec.errors import HeadError, SectionError
 from d3codec.format.limits import (
     CRC_BYTES,
@@ -126,12 +124,14 @@ def check_raw_length(entry: Entry, raw_length: int, field: str) -> None:
 
 
 def unpack_part(stored: bytes, entry: Entry, raw_length: int, field: str) -> bytes:
-    """The raw bytes of a part, exactly `raw_length` (at most 8 MiB); it allocates no more. Raises SectionError."""
+    """The raw bytes of a part, exactly `raw_length`; it allocates no more. Raises SectionError."""
     if len(stored) != entry.stored or zlib.crc32(stored) != entry.crc:
         raise SectionError("E_SECTION_CRC", field=field, hint=_FETCH_AGAIN)
     if entry.codec == RAW:
         return stored
-    # zstandard allocates what the frame states, whatever limit it is given: so the frame's header first.
+    import zstandard  # here, because opening a file does without
+
+    # It allocates what the frame states, whatever limit it is given: so the frame's header comes first.
     try:
         header = zstandard.get_frame_parameters(stored)
     except zstandard.ZstdError:
@@ -147,14 +147,16 @@ def unpack_part(stored: bytes, entry: Entry, raw_length: int, field: str) -> byt
     try:
         raw = decompressor.decompress(stored, max_output_size=raw_length, allow_extra_data=False)
     except zstandard.ZstdError:
-        raise SectionError("E_ZSTD_DATA", field=field) from None
+        raw = b""
     if len(raw) != raw_length:
-        raise SectionError("E_ZSTD_DATA", field=field, found=f"{len(raw)} bytes", expected=raw_length)
+        raise SectionError("E_ZSTD_DATA", field=field)
     return raw
 
 
 def pack_part(raw: bytes) -> tuple[int, bytes]:
     """Codec and stored bytes of a part: one zstd frame when that is smaller, else the bytes themselves."""
+    import zstandard
+
     compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=False, write_content_size=True,
                                           write_dict_id=False)
     frame = compressor.compress(raw) if raw else b""

@@ -1,8 +1,10 @@
-"""The registry of families of `spec/generators.md`: which fields of a configuration change pixels, and their defaults.
+"""The registry of families of `spec/generators.md`: which fields of a configuration change pixels, and their
+defaults.
 
-A part's configuration is *resolved* before its digest: every field below, with the value of the configuration file or
-the default. Defaults are written here and never read from an installed library: a library that changes a default must
-not rename a generator. Does not read files and knows no weights; standard library only.
+A part's configuration is *resolved* before its digest: every field below, with the value of the configuration
+file or the default. Defaults are written here and never read from an installed library: a library that
+changes a default must not rename a generator. Does not read files and knows no weights; standard library
+only.
 """
 
 from __future__ import annotations
@@ -21,9 +23,10 @@ from d3codec.errors import GeneratorError
 class Graph:
     """One network architecture: its configuration fields and the names of its tensors.
 
-    `defaults` holds every field that changes pixels; those in `fixed` must have their default, because any other
-    value needs an input that the family does not give. `ignored` fields change no pixel. `renamed` are (old, new)
-    pieces of tensor names between dots, `prefix` is dropped from names, `dropped` endings mark what is no parameter.
+    `defaults` holds every field that changes pixels; those in `fixed` must have their default, because any
+    other value needs an input that the family does not give. `ignored` fields change no pixel. `renamed` are
+    (old, new) pieces of tensor names between dots, `prefix` is dropped from names, `dropped` endings mark
+    what is no parameter.
     """
 
     id: str
@@ -46,13 +49,14 @@ class Graph:
 
     def digest(self) -> str:
         """SHA-256 of all that is written here about the graph, to notice that the registry changed."""
-        text = json.dumps([self.id, self.class_name, dict(self.defaults), sorted(self.fixed), sorted(self.ignored),
-                           self.prefix, self.dropped, dict(self.renamed)], sort_keys=True)
+        text = json.dumps([self.id, self.class_name, dict(self.defaults), sorted(self.fixed),
+                           sorted(self.ignored), self.prefix, self.dropped, dict(self.renamed)],
+                          sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-_COMMENTS = frozenset({"_class_name", "_diffusers_version", "_name_or_path", "architectures", "dtype", "model_type",
-                       "torch_dtype", "transformers_version"})
+_COMMENTS = frozenset({"_class_name", "_diffusers_version", "_name_or_path", "architectures", "dtype",
+                       "model_type", "torch_dtype", "transformers_version"})
 
 CLIP_TEXT = Graph(
     id="clip-text",
@@ -92,7 +96,8 @@ UNET_2D_CONDITION = Graph(
         "conv_out_kernel": 3,
         "cross_attention_dim": 1280,
         "cross_attention_norm": None,
-        "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+        "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D",
+                             "DownBlock2D"],
         "downsample_padding": 1,
         "dual_cross_attention": False,
         "encoder_hid_dim": None,
@@ -176,14 +181,16 @@ def resolve(graph: Graph, config: Mapping[str, Any], file: str) -> dict[str, Any
     Returns: {field: value} for every field of `graph.defaults`; a field whose default is a float is a float.
 
     Raises:
-        GeneratorError: another class of network, an unknown field that is not null, or a value that the family
+        GeneratorError: another class of network, an unknown field that is not null, or a value that the
+        family
             cannot use.
     """
     _check_class(graph, config, file)
     for name, value in config.items():
         if name not in graph.defaults and name not in graph.ignored and value is not None:
             raise GeneratorError(f"the registry of families does not know this field of graph '{graph.id}', "
-                                 "so its effect on pixels is unknown", file=file, field=name, found=repr(value))
+                                 "so its effect on pixels is unknown", file=file, field=name,
+                                 found=repr(value))
     resolved = {name: _canonical(config.get(name, default), default, file, name)
                 for name, default in graph.defaults.items()}
     for name in sorted(graph.fixed):

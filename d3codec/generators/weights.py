@@ -1,7 +1,7 @@
 """The identity of a generator (spec/d3m-0.1.md, section 6) and where its weights lie on this machine.
 
-Reads safetensors files and JSON only, never a pickle. Hashing gigabytes takes seconds, so what was found is recorded
-under `home()` by path, sizes and times of the files. Touches no network.
+Reads safetensors files and JSON only, never a pickle. Hashing gigabytes takes seconds, so what was found is
+recorded under `home()` by path, sizes and times of the files. Touches no network.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +32,8 @@ _STEMS = {"text_encoder": "model"}  # transformers' name of a weights file; diff
 
 @dataclass(frozen=True)
 class GeneratorRecord:
-    """What a folder of weights is: `id` (32 bytes), family, the digest of each part, its resolved configuration and
-    the bytes of its weights after the cast."""
+    """What a folder of weights is: `id` (32 bytes), family, the digest of each part, its resolved
+    configuration and the bytes of its weights after the cast."""
 
     id: bytes
     family: str
@@ -51,11 +52,24 @@ def home() -> Path:
 
 
 def bundled_generator() -> Path:
-    """The folder of the generator that ships with the package (it may be absent in a checkout without assets)."""
+    """The folder of the generator that ships with the package (it may be absent in a checkout without
+    assets)."""
     return Path(__file__).resolve().parent.parent / "assets" / "digits-generator"
 
 
-# ---------------------------------------------------------------------------------------------------- identity
+@cache
+def require_torch() -> Any:
+    """torch, if all packages of the extra `decode` are installed; else MissingExtraError with the command."""
+    from importlib.util import find_spec
+
+    if any(find_spec(package) is None for package in ("torch", "diffusers", "transformers", "safetensors")):
+        raise MissingExtraError("decode")
+    import torch
+
+    return torch
+
+
+# --------------------------------------------------------------------------------------------------- identity
 
 def describe(folder: str | Path, cast: str, *, family: str = "stable-diffusion",
              trust_records: bool = True) -> GeneratorRecord:
@@ -66,7 +80,8 @@ def describe(folder: str | Path, cast: str, *, family: str = "stable-diffusion",
         trust_records: False hashes the weights again although nothing looks changed.
 
     Raises:
-        GeneratorError: a part, a file or a field that the family does not have, or weights that do not survive the
+        GeneratorError: a part, a file or a field that the family does not have, or weights that do not
+        survive the
             cast.
         MissingExtraError: safetensors or torch is not installed.
     """
@@ -75,7 +90,8 @@ def describe(folder: str | Path, cast: str, *, family: str = "stable-diffusion",
     folder = Path(folder).resolve()
     files = {part: weight_files(folder, part) for part in FAMILIES[family]}
     stamp = _stamp(folder, cast, family, files)
-    record_path = home() / "generators" / (hashlib.sha256(f"{folder}\n{cast}\n{family}".encode()).hexdigest() + ".json")
+    name = hashlib.sha256(f"{folder}\n{cast}\n{family}".encode()).hexdigest()
+    record_path = home() / "generators" / f"{name}.json"
     if trust_records and (record := _read_record(record_path, stamp)):
         return record
     record = _hash(folder, cast, family)
@@ -135,7 +151,9 @@ def weight_files(folder: Path, part: str) -> list[Path]:
 
 def tensors(folder: Path, part: str, graph: Graph, cast: str) -> Iterator[tuple[str, torch.Tensor]]:
     """The parameters of a part after the cast, as (canonical name, tensor), one file after the other."""
-    torch, safe_open = _require_weights_reader()
+    torch = require_torch()
+    from safetensors import safe_open
+
     seen: set[str] = set()
     for path in weight_files(folder, part):
         try:
@@ -170,15 +188,6 @@ def _little_endian(tensor: torch.Tensor) -> bytes:
     if sys.byteorder == "big":
         array = array.reshape(-1, tensor.element_size())[:, ::-1]
     return array.tobytes()
-
-
-def _require_weights_reader() -> tuple[Any, Any]:
-    try:
-        import torch
-        from safetensors import safe_open
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("decode") from error
-    return torch, safe_open
 
 
 # ---------------------------------------------------------------------------------------------------- records
@@ -225,7 +234,8 @@ def find_generator(generator_id: bytes, cast: str, *, given: str | Path | None =
     """The folder whose generator id is `generator_id`.
 
     Arguments:
-        given: a folder, or a Hugging Face repository ("owner/name") of the local cache; None searches the package
+        given: a folder, or a Hugging Face repository ("owner/name") of the local cache; None searches the
+        package
             and the local Hugging Face cache.
         trust_records: as in `describe`.
 
@@ -236,22 +246,22 @@ def find_generator(generator_id: bytes, cast: str, *, given: str | Path | None =
     if given is not None:
         return _given(generator_id, cast, given, trust_records)
     for folder in [bundled_generator(), *cached_snapshots()]:
-        with suppress(GeneratorError):
-            if (folder / "unet").is_dir() and describe(folder, cast, trust_records=trust_records).id == generator_id:
+        with suppress(GeneratorError):  # a folder that is no generator of ours is not the one that is sought
+            if describe(folder, cast, trust_records=trust_records).id == generator_id:
                 return folder
     raise MissingGeneratorError(
-        "the weights of the generator are not on this machine (looked in the package and in the Hugging Face cache)",
+        "the weights of the generator are neither in the package nor in the local Hugging Face cache",
         expected=generator_id.hex(),
-        hint="Name their folder or their cached Hugging Face repository with --generator (generator= in Python).")
+        hint="Name their folder or their cached repository with --generator (generator= in Python).")
 
 
 def _given(generator_id: bytes, cast: str, given: str | Path, trust_records: bool) -> Path:
-    folders = [Path(given).expanduser()] if Path(given).expanduser().is_dir() else list(cached_snapshots(str(given)))
+    path = Path(given).expanduser()
+    folders = [path] if path.is_dir() else list(cached_snapshots(str(given)))
     if not folders:
+        hint = f"To fetch it first: hf download {given}" if _is_repository(given) else "Check the path."
         raise MissingGeneratorError("neither a folder nor a repository in the local Hugging Face cache",
-                                    field="generator", found=str(given),
-                                    hint=f"To fetch a repository first: hf download {given}" if _is_repository(given)
-                                    else "Check the path.")
+                                    field="generator", found=str(given), hint=hint)
     found = ""
     for folder in folders:
         record = describe(folder, cast, trust_records=trust_records)
@@ -268,7 +278,8 @@ def _is_repository(name: str | Path) -> bool:
 
 
 def cached_snapshots(repository: str | None = None) -> Iterator[Path]:
-    """Snapshots of the family in the local Hugging Face cache, in order of name; of one repository if named."""
+    """Snapshots of the family in the local Hugging Face cache, in order of name; of one repository if
+    named."""
     if repository is not None and not _is_repository(repository):
         return
     pattern = "models--*" if repository is None else "models--" + repository.replace("/", "--")
@@ -283,7 +294,8 @@ def cached_snapshots(repository: str | None = None) -> Iterator[Path]:
 
 
 def _hub_cache() -> Path:
-    """Where Hugging Face keeps downloads: HF_HUB_CACHE, HF_HOME/hub or the user's cache (huggingface_hub's rule)."""
+    """Where Hugging Face keeps downloads: HF_HUB_CACHE, HF_HOME/hub or the user's cache (huggingface_hub's
+    rule)."""
     if given := os.environ.get("HF_HUB_CACHE"):
         return Path(given).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"

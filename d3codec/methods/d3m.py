@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -23,13 +23,14 @@ from d3codec.decoder.schedules import alpha_bars
 from d3codec.encoder import pack
 from d3codec.encoder.collage import make_collages
 from d3codec.encoder.invert import Inversion, encode_collages, invert
-from d3codec.encoder.relabel import agreement, label_patches
+from d3codec.encoder.relabel import agreement, divergence, label_patches
 from d3codec.encoder.report import EncodeReport, loss_curve
 from d3codec.encoder.select import Choice, choice_patches, select_class
 from d3codec.encoder.state import WorkFolder
 from d3codec.errors import OutputError
 from d3codec.format.file import D3MFile, save_atomically
 from d3codec.format.manifest import About, Group
+from d3codec.labels import quantized
 from d3codec.methods.prepare import Job, Options, check_output, prepare
 from d3codec.sources import OnError, Source
 
@@ -53,7 +54,7 @@ def encode(images: Source, output: str | Path, *, method: Literal["d3m"] = "d3m"
            on_error: OnError = "refuse", leaf_bytes: Literal[0, 2, 4, 8] = 2, licence: str | None = None,
            source: str | None = None, class_ids: list[str] | None = None, authority: str = "none",
            work: str | Path | None = None, restart: bool = False, keep_work: bool = False,
-           report: str | Path | None = None, device: str = "auto",
+           save_seconds: float = 10.0, report: str | Path | None = None, device: str = "auto",
            progress: Progress | None = None) -> EncodeReport:
     """Distil labelled images into a `.d3m` file.
 
@@ -89,6 +90,7 @@ def encode(images: Source, output: str | Path, *, method: Literal["d3m"] = "d3m"
         class_ids, authority: stable ids of the classes and who gave them, both or neither.
         work: folder for unfinished work, default OUTPUT.work; restart: throw away what is there; keep_work:
             do not remove it at the end.
+        save_seconds: longest time of inversion that a kill may lose.
         report: path for the report as JSON.
         device: `auto`, `cpu` or `cuda`.
         progress: called with (stage, done, total).
@@ -103,11 +105,11 @@ def encode(images: Source, output: str | Path, *, method: Literal["d3m"] = "d3m"
     """
     from d3codec.decoder.precision import settings
 
-    check_output(output)
+    check_output(output, report)
     options = Options(method=method, ipc=ipc, grid=grid, template=template, initial_token=initial_token,
                       guidance=guidance, steps=steps, resolution=resolution, cast=cast, bits=bits,
                       labels=labels, label_step=label_step, noise_key=noise_key, crops=crops,
-                      crop_scale=tuple(crop_scale), patches_per_class=patches_per_class,
+                      crop_scale=(crop_scale[0], crop_scale[1]), patches_per_class=patches_per_class,
                       inversion_steps=inversion_steps, inversion_batch=inversion_batch,
                       learning_rate=learning_rate, seed=seed, leaf_bytes=leaf_bytes, licence=licence,
                       source=source, class_ids=None if class_ids is None else tuple(class_ids),
@@ -116,7 +118,7 @@ def encode(images: Source, output: str | Path, *, method: Literal["d3m"] = "d3m"
     folder = Path(work) if work is not None else Path(f"{output}.work")
     with (WorkFolder.open(folder, job.identity, restart=restart) as state,
           settings("reproducible", job.device)):
-        result = _run(job, state, Path(output), progress or _silent)
+        result = _run(job, state, Path(output), save_seconds, progress or _silent)
         if report is not None:
             save_atomically(Path(report), (json.dumps(result.as_json(), indent=1) + "\n").encode())
         if not keep_work:
@@ -128,10 +130,10 @@ def _silent(_stage: str, _done: int, _total: int) -> None:
     """No progress is asked for."""
 
 
-def _run(job: Job, state: WorkFolder, output: Path, progress: Progress) -> EncodeReport:
+def _run(job: Job, state: WorkFolder, output: Path, save_seconds: float, progress: Progress) -> EncodeReport:
     choices = _select(job, state, progress)
     latents = _collage(job, state, choices, progress)
-    inversion = _invert(job, state, latents, progress)
+    inversion = _invert(job, state, latents, save_seconds, progress)
     rows = delta.encode(inversion.deltas, job.options.bits)
     units = UnitCache(state.path / "units", "encode")
     _decode(job, state, rows, units, progress)
@@ -177,13 +179,15 @@ def _collage(job: Job, state: WorkFolder, choices: list[Choice], progress: Progr
     return latents
 
 
-def _invert(job: Job, state: WorkFolder, latents: list[np.ndarray], progress: Progress) -> Inversion:
+def _invert(job: Job, state: WorkFolder, latents: list[np.ndarray], save_seconds: float,
+            progress: Progress) -> Inversion:
     options, recipe = job.options, job.group.recipe
     with state.clock("invert"):
         return invert(job.generator, latents, job.prompt, alpha_bars(*recipe.betas), recipe.prediction,
                       steps=options.inversion_steps, batch=job.inversion_batch,
                       learning_rate=options.learning_rate, seed=options.seed, saved=state.load("inversion"),
-                      save=lambda arrays: state.save("inversion", **arrays), progress=progress)
+                      save=lambda arrays: state.save("inversion", **arrays), save_seconds=save_seconds,
+                      progress=progress)
 
 
 def _units(job: Job) -> list[Unit]:
@@ -229,7 +233,7 @@ def _relabel(job: Job, state: WorkFolder, cache: UnitCache, progress: Progress) 
 
 
 def _decoded(cache: UnitCache, unit: Unit) -> np.ndarray:
-    pixels = cache.get(unit)
+    pixels: np.ndarray | None = cache.get(unit)
     if pixels is None:
         raise OutputError("a decoded unit vanished from the work folder", field=f"unit {unit.number}",
                           hint="another program cleans up here; run it again")
@@ -261,11 +265,14 @@ def _report(
 ) -> EncodeReport:
     file = D3MFile.open(data)
     labels = file.content.groups[0].labels
+    step = labels.step if labels.kind == "q" else None
+    kl = None
+    if step is not None:
+        stored = quantized.decode(file.section("lab", 0), len(labelled.logits), job.classes, step)
+        kl = divergence(labelled.logits, stored)
     names = job.images.class_names
     of_patch = np.repeat(np.arange(job.classes), job.options.ipc * job.cells)
     shares = agreement(labelled.logits, of_patch, job.classes)
-    stored: dict[str, Any] = {
-        key: value for key, value in job.identity.items() if key not in ("version", "environment")}
     return EncodeReport(
         output=str(output),
         method=job.options.method,
@@ -279,12 +286,13 @@ def _report(
         images=job.classes * job.options.ipc,
         patches=len(of_patch),
         labels=job.options.labels,
-        label_step=labels.step if labels.kind == "q" else None,
+        label_step=step,
+        label_kl_nats=kl,
         agreement_percent=round(100 * float(shares.mean()), 3),
         agreement_by_class={
             name: round(100 * float(share), 3) for name, share in zip(names, shares, strict=True)},
         loss=loss_curve(inversion.losses.tolist(), inversion.start, inversion.end),
         seconds={stage: round(value, 2) for stage, value in seconds.items()},
-        options=stored,
+        options=asdict(job.options),
         skipped=job.images.skipped,
     )

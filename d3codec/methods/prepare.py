@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +23,6 @@ from d3codec.errors import (
     ManifestError,
     MissingGeneratorError,
     OutputError,
-    TeacherError,
     UsageError,
 )
 from d3codec.format import limits
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from d3codec.generators.weights import GeneratorRecord
 
 IMAGES_A_CLASS_AND_STEP = 6  # of inversion
+PACKING = ("labels", "label_step", "leaf_bytes", "licence", "source", "class_ids", "authority")
+"""Options that only the last stage reads: unfinished work is good for any of their values."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Job:
     """Everything an encode works with, loaded and checked.
 
     group: the record of the file's group, with hard labels; collages: how many each class is learned from;
-    identity: JSON values of all that decides the result.
+    identity: JSON values of all that decides the work before packing.
     """
 
     options: Options
@@ -123,7 +125,7 @@ def prepare(images: Source, generator: str | Path | None, teacher: Teacher | str
     if len(read.class_names) < 2:
         raise ImagesError("images of one class cannot train a classifier", field="classes",
                           found=f"only {read.class_names[0]!r}", expected="two classes or more")
-    asked, teacher_name = _load_teacher(teacher)
+    asked, teacher_name = _load_teacher(teacher, read.class_names)
     folder = _generator_folder(generator)
     record = describe(folder, options.cast)
     network = StableDiffusion.load(
@@ -134,18 +136,18 @@ def prepare(images: Source, generator: str | Path | None, teacher: Teacher | str
               _collages(read, options, group.images.grid), _inversion_batch(options, len(read.class_names)),
               fingerprint(chosen), {})
     _check_teacher(job)
-    return replace(
-        job,
-        identity={**asdict(options), "images": images_digest(read), "generator": record.id.hex(),
-                  "teacher": teacher_name, "environment": job.fingerprint, "version": __version__},
-    )
+    lasting = {name: value for name, value in asdict(options).items() if name not in PACKING}
+    return replace(job, identity={
+        **lasting, "images": images_digest(read), "generator": record.id.hex(), "teacher": teacher_name,
+        "environment": job.fingerprint, "version": __version__})
 
 
-def check_output(output: str | Path) -> None:
+def check_output(output: str | Path, report: str | Path | None) -> None:
     """Refuse an output that could not be written at the end or would replace anything but a `.d3m`."""
     path = Path(output)
-    if not path.parent.is_dir():
-        raise OutputError("the folder of the output does not exist", file=str(path), found=str(path.parent))
+    for name in (path, path if report is None else Path(report)):
+        if not name.parent.is_dir():
+            raise OutputError("the folder of the output does not exist", file=str(name))
     if path.is_dir():
         raise OutputError("the output is a folder", file=str(path), expected="a file name such as data.d3m")
     if path.exists():
@@ -189,18 +191,21 @@ def _check_numbers(options: Options) -> None:
                          expected=str(error)) from error
 
 
-def _load_teacher(teacher: Teacher | str | Path) -> tuple[Teacher, str]:
-    """The teacher and what identifies it: a file's digest, else its name."""
-    if callable(teacher):
-        name = getattr(teacher, "__qualname__", type(teacher).__qualname__)
-        return teacher, f"{getattr(teacher, '__module__', type(teacher).__module__)}:{name}"
-    from d3codec.training.teachers import load_teacher
+def _load_teacher(teacher: Teacher | str | Path, class_names: Sequence[str]) -> tuple[Teacher, str]:
+    """The teacher, its logits in the order of the classes, and what identifies it: a digest or a name."""
+    from d3codec.training.teachers import load_teacher, match_classes
 
-    loaded: Callable[[np.ndarray], np.ndarray] = load_teacher(teacher)
-    path = Path(teacher)
-    if path.is_file():
-        return loaded, "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
-    return loaded, str(teacher)
+    loaded: Any = teacher if callable(teacher) else load_teacher(teacher)
+    if callable(teacher):
+        kind = teacher if hasattr(teacher, "__qualname__") else type(teacher)
+        name = f"{kind.__module__}:{kind.__qualname__}"
+    else:
+        name = str(teacher)
+    if digest := getattr(loaded, "digest", None):
+        name = f"sha256:{digest}"
+    if getattr(loaded, "classes", None) is not None:
+        loaded = match_classes(loaded, class_names)
+    return loaded, name
 
 
 def _generator_folder(generator: str | Path | None) -> Path:
@@ -229,12 +234,11 @@ def _generator_folder(generator: str | Path | None) -> Path:
 def with_hints(options: Options, generator: StableDiffusion) -> Options:
     """The options, gaps filled from the generator's hints (`encoding.json`), else by default."""
     hints = generator.encoding_hints()
-    side = generator.unet.config.sample_size * _factor(generator)  # type: ignore[union-attr,operator]
     filled: dict[str, Any] = {}
     for field, hint, default in (("grid", "grid", 2), ("template", "template", "a photo of *"),
                                  ("initial_token", "initial_token", None),
                                  ("guidance", "guidance_scale", 7.5), ("steps", "steps", 50),
-                                 ("resolution", "resolution", side)):
+                                 ("resolution", "resolution", _own_side(generator))):
         given = getattr(options, field)
         filled[field] = given if given is not None else hints.get(hint, default)
     if filled["initial_token"] is None:
@@ -242,6 +246,13 @@ def with_hints(options: Options, generator: StableDiffusion) -> Options:
                          field="initial_token",
                          expected="a common noun that is one token, such as the kind of thing on the images")
     return replace(options, **filled)
+
+
+def _own_side(generator: StableDiffusion) -> int:
+    """Side of the images that the denoiser was trained on, in pixels; 0 if its configuration does not say."""
+    config = json.loads((generator.folder / "unet" / "config.json").read_text(encoding="utf-8"))
+    cells = config.get("sample_size")
+    return cells * _factor(generator) if isinstance(cells, int) else 0
 
 
 def _factor(generator: StableDiffusion) -> int:
@@ -305,10 +316,6 @@ def _inversion_batch(options: Options, classes: int) -> int:
 
 def _check_teacher(job: Job) -> None:
     """Ask the teacher once, so that one that does not fit is refused before anything is learned."""
-    width = getattr(job.teacher, "classes", job.classes)
-    if width != job.classes:
-        raise TeacherError("the teacher knows another number of classes", field="teacher", found=width,
-                           expected=job.classes, hint="train one on these images: d3codec train-teacher")
     image = job.images.images[0]
     side = min(image.shape[:2])
     teacher_logits(job.teacher, cut_patch(image, (0, 0, side, side), job.patch_side)[None], job.classes)

@@ -1,15 +1,18 @@
-"""Students: small convolutional networks, trained from nothing on a few images. They measure what a dataset is worth.
+"""Students: small convolutional networks, trained from nothing. They measure what a dataset is worth.
 
-One resize, one network and one schedule for every row of a table, so that rows differ by their data alone. Training
-is deterministic for one seed and one number of threads; it draws from its own generator and leaves torch's global
-state alone. Setting the threads is the caller's business (protocols.py and teachers.py use one).
+One resize, one network and one schedule for every row of a table, so that rows differ by their data alone.
+Training is deterministic for one seed and one number of threads; it draws from its own generator and leaves
+torch's global state alone. Setting the threads is the caller's business: protocols.py and teachers.py take
+`one_thread`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -28,6 +31,7 @@ GROUPS = 8  # of GroupNorm; batch norm would tie the images of a batch together
 
 Progress = Callable[[str, int, int], None]
 Images = Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
+Targets = NDArray[np.int64] | NDArray[np.floating[Any]]
 
 
 class ConvNet(nn.Module):
@@ -36,12 +40,12 @@ class ConvNet(nn.Module):
     Arguments:
         classes: number of logits.
         side: width and height of its images in pixels, a power of two from 4 to 1024.
-        width: channels of the first block. Up to 16 pixels all blocks have this many and the last feature map is
-            2 x 2; from 32 pixels on each block doubles them and the last map is 4 x 4 (32-64-128 at 32 pixels,
-            32-64-128-256 at 64).
+        width: channels of the first block. Up to 16 pixels all blocks have this many and the last feature
+            map is 2 x 2; from 32 pixels on each block doubles them and the last map is 4 x 4 (32-64-128 at 32
+            pixels, 32-64-128-256 at 64).
 
-    `mean` and `std` (float32 [3], levels of 0 to 255) normalise the pixels; training sets them to those of its
-    images. Fresh weights are undefined until `initialize`.
+    `mean` and `std` (float32 [3], levels of 0 to 255) normalise the pixels; training sets them to those of
+    its images.
     """
 
     mean: Tensor
@@ -56,7 +60,8 @@ class ConvNet(nn.Module):
         layers: list[nn.Module] = []
         channels = 3
         for block in block_widths(side, width):
-            layers += [nn.Conv2d(channels, block, 3, padding=1), nn.GroupNorm(GROUPS, block), nn.ReLU(), nn.MaxPool2d(2)]
+            layers += [nn.Conv2d(channels, block, 3, padding=1), nn.GroupNorm(GROUPS, block)]
+            layers += [nn.ReLU(), nn.MaxPool2d(2)]
             channels = block
         self.blocks = nn.Sequential(*layers)
         self.head = nn.Linear(channels, classes)
@@ -66,10 +71,10 @@ class ConvNet(nn.Module):
     def features(self, pixels: Tensor) -> Tensor:
         """What the last layer sees: float [N, channels] of pixels [N, 3, side, side], levels 0 to 255."""
         normalised = (pixels - self.mean[:, None, None]) / self.std[:, None, None]
-        return self.blocks(normalised).mean((2, 3))
+        return cast(Tensor, self.blocks(normalised).mean((2, 3)))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.head(self.features(pixels))
+        return cast(Tensor, self.head(self.features(pixels)))
 
     def initialize(self, generator: torch.Generator) -> None:
         """Draw all weights from `generator`, by the rule that torch's layers use."""
@@ -77,14 +82,14 @@ class ConvNet(nn.Module):
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
                 bound = 1 / math.sqrt(layer.weight[0].numel())
-                nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+                nn.init.uniform_(cast(Tensor, layer.bias), -bound, bound, generator=generator)
             elif isinstance(layer, nn.GroupNorm):
                 nn.init.ones_(layer.weight)
                 nn.init.zeros_(layer.bias)
 
 
 def block_widths(side: int, width: int = 32) -> tuple[int, ...]:
-    """Channels of each block of a ConvNet for images of `side` pixels. UsageError if no network has that side."""
+    """Channels of each block of a ConvNet for images of `side` pixels. UsageError if none has that side."""
     if not SMALLEST_SIDE <= side <= LARGEST_SIDE or side & (side - 1):
         raise UsageError("no network for images of this side", field="side", found=side,
                          expected=f"a power of two from {SMALLEST_SIDE} to {LARGEST_SIDE}")
@@ -95,7 +100,7 @@ def block_widths(side: int, width: int = 32) -> tuple[int, ...]:
 
 
 def default_side(smallest: int) -> int:
-    """Side of a network for images whose shorter side is `smallest` pixels: the next power of two, 16 to 64."""
+    """Side of a network for images of `smallest` pixels: the next power of two, 16 to 64."""
     return min(64, max(16, 1 << (smallest - 1).bit_length()))
 
 
@@ -113,9 +118,9 @@ def empty_network(classes: int, side: int, width: int = 32) -> ConvNet:
 class Augmentation:
     """Random changes of each image of a batch.
 
-    rotate_degrees: largest rotation either way; shift: largest shift, as a share of the side; scale: largest change of
-    size, as a share; flip: mirror half of the images (never for digits or letters). Pixels from beyond the border
-    repeat the border.
+    rotate_degrees: largest rotation either way; shift: largest shift, as a share of the side; scale: largest
+    change of size, as a share; flip: mirror half of the images (never for digits or letters). Pixels from
+    beyond the border repeat the border.
     """
 
     rotate_degrees: float = 0.0
@@ -128,7 +133,7 @@ SMALL_AFFINE = Augmentation(rotate_degrees=6.0, shift=0.06, scale=0.05)
 
 
 def augmented(pixels: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """Float [N, 3, H, W] -> the same, each image changed at random: one bilinear `grid_sample` of one affine grid."""
+    """Float [N, 3, H, W] -> the same, each image changed at random: one bilinear affine sampling."""
     count = len(pixels)
     angle, across, down, size = torch.rand(4, count, generator=generator).mul_(2).sub_(1)
     mirror = torch.rand(count, generator=generator) < 0.5  # always drawn: `flip` changes no other number
@@ -143,10 +148,10 @@ def augmented(pixels: Tensor, augmentation: Augmentation, generator: torch.Gener
 
 
 def resize_for_student(images: Images, side: int) -> NDArray[np.uint8]:
-    """Images of any sizes, uint8 [H, W, 3] each -> uint8 [N, side, side, 3]: Pillow's bicubic, aspect ratio not kept.
+    """Images of any sizes, uint8 [H, W, 3] each -> uint8 [N, side, side, 3]: Pillow's bicubic, squashed.
 
-    The one way into a network, for training, testing and teachers alike. Raises ImagesError for anything else than
-    uint8 RGB images.
+    The one way into a network, for training, testing and teachers alike. Raises ImagesError for anything else
+    than uint8 RGB images.
     """
     if isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.shape[1:] == (side, side, 3):
         return images
@@ -158,8 +163,20 @@ def resize_for_student(images: Images, side: int) -> NDArray[np.uint8]:
         if image.shape[:2] == (side, side):
             resized[number] = image
         else:
-            resized[number] = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
+            small = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
+            resized[number] = np.asarray(small)
     return resized
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One torch thread inside, the former number after it: sums depend on how many threads share them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def one_cycle(step: int, steps: int, peak: float) -> float:
@@ -172,7 +189,7 @@ def one_cycle(step: int, steps: int, peak: float) -> float:
 
 
 def shuffled_batches(count: int, batch: int, generator: torch.Generator) -> Iterator[NDArray[np.int64]]:
-    """Endless batches of `batch` positions below `count`: permutations one after the other, cut without a rest."""
+    """Endless batches of `batch` positions below `count`, cut from permutations one after the other."""
     waiting = np.empty(0, np.int64)
     while True:
         while len(waiting) < batch:
@@ -202,7 +219,7 @@ def fit(net: ConvNet, batches: Iterator[tuple[Tensor, Tensor]], *, steps: int, g
             logits = net(inputs)
         loss = functional.cross_entropy(logits.float(), targets.to(device), label_smoothing=label_smoothing)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if progress is not None:
             progress("training", step + 1, steps)
@@ -215,14 +232,14 @@ def fresh(classes: int, side: int, images: NDArray[np.uint8], generator: torch.G
     net.initialize(generator)
     levels = images.reshape(-1, 3)
     net.mean.copy_(torch.from_numpy(levels.mean(0, dtype=np.float64)))
-    net.std.copy_(torch.from_numpy(np.maximum(levels.std(0, dtype=np.float64), 1.0)))  # black images have no spread
+    spread = np.maximum(levels.std(0, dtype=np.float64), 1.0)  # images of one colour have none
+    net.std.copy_(torch.from_numpy(spread))
     return net
 
 
-def train(images: Images, targets: NDArray[np.int64] | NDArray[np.floating], *, classes: int, steps: int = STEPS,
-          seed: int, side: int, augment: Augmentation | None = None, batch: int = BATCH,
-          label_smoothing: float = 0.0, weight_decay: float = 0.01, device: str = "cpu",
-          progress: Progress | None = None) -> ConvNet:
+def train(images: Images, targets: Targets, *, classes: int, steps: int = STEPS, seed: int, side: int,
+          augment: Augmentation | None = None, batch: int = BATCH, label_smoothing: float = 0.0,
+          weight_decay: float = 0.01, device: str = "cpu", progress: Progress | None = None) -> ConvNet:
     """Train a student from nothing.
 
     Arguments:
@@ -244,14 +261,13 @@ def train(images: Images, targets: NDArray[np.int64] | NDArray[np.floating], *, 
     planes = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
     chosen = shuffled_batches(len(pixels), min(batch, len(pixels)), generator)
     batches = ((planes[at], wanted[at]) for at in chosen)
-    return fit(net, batches, steps=steps, generator=generator, augment=augment, label_smoothing=label_smoothing,
-               weight_decay=weight_decay, device=device, progress=progress)
+    return fit(net, batches, steps=steps, generator=generator, augment=augment,
+               label_smoothing=label_smoothing, weight_decay=weight_decay, device=device, progress=progress)
 
 
-def _checked_targets(targets: NDArray[np.int64] | NDArray[np.floating], count: int,
-                     classes: int) -> NDArray[np.int64] | NDArray[np.float32]:
+def _checked_targets(targets: Targets, count: int, classes: int) -> NDArray[np.int64] | NDArray[np.float32]:
     if np.issubdtype(targets.dtype, np.integer):
-        if count and targets.shape == (count,) and 0 <= targets.min() and targets.max() < classes:
+        if count and targets.shape == (count,) and targets.min() >= 0 and targets.max() < classes:
             return targets.astype(np.int64)
         expected = f"({count},) classes from 0 to {classes - 1}"
     else:
@@ -287,3 +303,9 @@ def _in_batches(net: ConvNet, function: Callable[[Tensor], Tensor], width: int,
 def accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
     """Share of images whose largest logit is that of their class, in percent."""
     return float(100 * (logits.argmax(1) == labels).mean())
+
+
+def binomial_error(percent: float, tested: int) -> float:
+    """One standard error, in points, of an accuracy in percent that was measured on `tested` images."""
+    share = percent / 100
+    return 100 * math.sqrt(share * (1 - share) / tested)

@@ -67,8 +67,8 @@ def test_layout_of_two_bits_in_two_rows_and_slots() -> None:
     assert delta.encode(delta.decode(data, 2, 2, 2, 2), 2) == data
 
 
-@given(sections())
 @settings(deadline=None)
+@given(sections())
 def test_decoding_is_exact(section: tuple[bytes, tuple[int, int, int], int]) -> None:
     data, (rows, slots, width), bits = section
     found = delta.decode(data, rows, slots, width, bits)
@@ -82,8 +82,8 @@ def test_decoding_is_exact(section: tuple[bytes, tuple[int, int, int], int]) -> 
         assert [Fraction(value) for value in row] == [(code - middle) * scale for code in codes]
 
 
-@given(sections())
 @settings(deadline=None)
+@given(sections())
 def test_values_on_a_grid_are_kept_exactly(section: tuple[bytes, tuple[int, int, int], int]) -> None:
     data, shape, bits = section
     values = delta.decode(data, *shape, bits)
@@ -91,8 +91,8 @@ def test_values_on_a_grid_are_kept_exactly(section: tuple[bytes, tuple[int, int,
         assert (delta.decode(delta.encode(values, bits), *shape, bits) == values).all()
 
 
-@given(DELTAS, BITS)
 @settings(deadline=None)
+@given(DELTAS, BITS)
 def test_encoding_again_gives_the_same_values(values: np.ndarray, bits: int) -> None:
     once = delta.decode(delta.encode(values, bits), *values.shape, bits)
     assert (delta.decode(delta.encode(once, bits), *values.shape, bits) == once).all()
@@ -106,8 +106,8 @@ def test_learned_embeddings_round_trip_in_every_bit(bits: int) -> None:
     assert delta.encode(delta.decode(data, 4, 2, 96, bits), bits) == data
 
 
-@given(DELTAS, BITS)
 @settings(deadline=None)
+@given(DELTAS, BITS)
 def test_padding_is_zero_and_scales_are_sound(values: np.ndarray, bits: int) -> None:
     rows, slots, width = values.shape
     data, size = delta.encode(values, bits), delta.row_bytes(slots, width, bits)
@@ -118,8 +118,8 @@ def test_padding_is_zero_and_scales_are_sound(values: np.ndarray, bits: int) -> 
         assert 0 < scale < np.inf
 
 
-@given(DELTAS, BITS)
 @settings(deadline=None)
+@given(DELTAS, BITS)
 def test_every_value_takes_its_nearest_level(values: np.ndarray, bits: int) -> None:
     rows, slots, width = values.shape
     data = delta.encode(values, bits)

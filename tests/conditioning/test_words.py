@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -18,6 +18,7 @@ def test_ids_are_little_endian_row_by_row() -> None:
     assert words.encode([[1, 258], [65535, 49407]]) == bytes.fromhex("0100 0201 ffff ffc0")
 
 
+@settings(deadline=None)
 @given(arrays.arrays(np.int64, SHAPES, elements=st.integers(0, 65535)))
 def test_decoding_undoes_encoding(ids: np.ndarray) -> None:
     found = words.decode(words.encode(ids), *ids.shape)

@@ -33,8 +33,8 @@ def test_every_step_agrees_with_diffusers(steps: int, offset: int, prediction: s
                                           final_is_one: bool) -> None:
     diffusers = pytest.importorskip("diffusers")
     reference = diffusers.DDIMScheduler(
-        prediction_type=NAMES[prediction], clip_sample=False, steps_offset=offset, set_alpha_to_one=final_is_one,
-        timestep_spacing="leading")
+        prediction_type=NAMES[prediction], clip_sample=False, steps_offset=offset,
+        set_alpha_to_one=final_is_one, timestep_spacing="leading")
     reference.alphas_cumprod = torch.from_numpy(TABLE)
     final = 1.0 if final_is_one else float(TABLE[0])
     reference.final_alpha_cumprod = torch.tensor(final, dtype=torch.float64)

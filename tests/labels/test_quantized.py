@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -38,6 +38,7 @@ def test_rows_lie_one_after_the_other() -> None:
     assert quantized.encode([[1.0, -1.0], [-2.0, 2.0]], 256) == bytes([1, 255, 254, 2])
 
 
+@settings(deadline=None)
 @given(LOGITS)
 def test_the_error_is_at_most_half_a_step(logits: np.ndarray) -> None:
     step = quantized.choose_step(logits)
@@ -48,6 +49,7 @@ def test_the_error_is_at_most_half_a_step(logits: np.ndarray) -> None:
         assert all(abs(Fraction(value) - true) <= bound for value, true in zip(row, exact, strict=True))
 
 
+@settings(deadline=None)
 @given(LOGITS, st.integers(0, 300))
 def test_encoding_what_was_decoded_changes_nothing(logits: np.ndarray, more: int) -> None:
     step = quantized.choose_step(logits) + more
@@ -62,6 +64,7 @@ def test_idempotence_at_its_worst() -> None:
     assert quantized.encode(quantized.decode(data, 1, 4, 1), 1) == data
 
 
+@settings(deadline=None)
 @given(arrays.arrays(np.int16, (3, 8), elements=st.integers(-1280, 1280)), st.integers(-50, 50))
 def test_a_shift_of_all_logits_changes_nothing(sixtyfourths: np.ndarray, shift: int) -> None:
     logits = sixtyfourths / 64  # with these and 8 columns every mean and difference is exact
@@ -70,6 +73,7 @@ def test_a_shift_of_all_logits_changes_nothing(sixtyfourths: np.ndarray, shift: 
     assert quantized.encode(logits + shift, step) == quantized.encode(logits, step)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10), st.floats(-1e6, 1e6))
 def test_constant_rows_become_zeros(width: int, value: float) -> None:
     assert quantized.encode(np.full((2, width), value), 1) == bytes(2 * width)
@@ -82,6 +86,7 @@ def test_one_class_and_no_rows() -> None:
     assert quantized.choose_step(np.zeros((0, 10))) == 1
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=12, max_size=12), st.integers(1, 65535))
 def test_decoding_is_exact(data: bytes, step: int) -> None:
     found = quantized.decode(data, 3, 4, step)
@@ -90,6 +95,7 @@ def test_decoding_is_exact(data: bytes, step: int) -> None:
     assert found.dtype == np.float64
 
 
+@settings(deadline=None)
 @given(LOGITS)
 def test_chosen_step_is_the_smallest_that_fits(logits: np.ndarray) -> None:
     step = quantized.choose_step(logits)
@@ -100,7 +106,8 @@ def test_chosen_step_is_the_smallest_that_fits(logits: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize(("top", "bottom", "step"), [
-    (127, -127, 1), (127.25, -127.25, 1), (127.5, -127.5, 2), (128, -128, 2), (-128.5, 128.5, 2), (255, -255, 3)])
+    (127, -127, 1), (127.25, -127.25, 1), (127.5, -127.5, 2), (128, -128, 2), (-128.5, 128.5, 2),
+    (255, -255, 3)])
 def test_chosen_step_at_the_edge_of_int8(top: float, bottom: float, step: int) -> None:
     assert quantized.choose_step(np.array([[top, bottom]]) / 256) == step
 

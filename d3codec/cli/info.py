@@ -1,0 +1,114 @@
+"""`d3codec info`: what a file holds, from its head alone. No numpy, no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from d3codec.cli.console import json_option, print_json, print_table
+
+if TYPE_CHECKING:
+    from d3codec.dataset import Dataset
+    from d3codec.format.file import D3MFile
+
+NAMES_SHOWN = 12
+
+
+@click.command("info", short_help="What a file holds.")
+@click.argument("file", metavar="FILE")
+@json_option
+@click.option("--bytes", "every_byte", is_flag=True, help="Explain every byte of the file.")
+def command(file: str, as_json: bool, every_byte: bool) -> None:
+    """Show what FILE (a path or a URL) holds: sizes, classes, images, generator, recipe, labels.
+
+    Reads and checks the head; the sections are checked by `verify`.
+    """
+    from d3codec.dataset import load
+
+    dataset = load(file)
+    if every_byte:
+        _explain(dataset.file, as_json)
+    elif as_json:
+        print_json(_facts(dataset))
+    else:
+        _show(dataset)
+
+
+def _facts(dataset: Dataset) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    file, about = dataset.file, dataset.about
+    said = {} if about is None else {name: getattr(about, name) for name in (
+        "method", "licence", "source", "teacher", "citation", "claims", "fingerprint")}
+    return {
+        "file": dataset.path,
+        "bytes": dataset.bytes,
+        "head_bytes": file.head_bytes,
+        "content_id": dataset.content_id,
+        "version": ".".join(map(str, file.version)),
+        "profile": file.content.profile,
+        "method": None,
+        "classes": file.content.classes.count,
+        "authority": file.content.classes.authority,
+        "images_per_class": dataset.images_per_class,
+        "images": len(dataset),
+        "label_kind": dataset.labels.kind,
+        **said,
+        "pixel_digest": about.pixels.hex() if about and about.pixels else None,
+        "sections": file.section_sizes(),
+        "groups": [asdict(group) for group in dataset.groups],
+    }
+
+
+def _explain(file: D3MFile, as_json: bool) -> None:
+    rows = file.explain()
+    if as_json:
+        print_json([{"offset": offset, "length": length, "text": text} for offset, length, text in rows])
+    else:
+        shown = [[str(offset), str(length), text] for offset, length, text in rows]
+        print_table(["offset", "bytes", "what"], shown, right=(0, 1))
+
+
+def _show(dataset: Dataset) -> None:
+    facts = _facts(dataset)
+    click.echo(f"{facts['file']}: {facts['bytes']:,} bytes, version {facts['version']}, "
+               f"{facts['classes']} classes x {facts['images_per_class']} images")
+    sections = facts["sections"]
+    lone = all(section["group"] in (None, 0) for section in sections)
+    rows = [["head", "", f"{facts['head_bytes']:,}", ""]]
+    rows += [[section["name"], "" if lone or section["group"] is None else str(section["group"]),
+              f"{section['bytes']:,}", f"{section['raw_bytes']:,}"] for section in sections]
+    click.echo()
+    print_table(["section", "group", "bytes", "raw"], rows, right=(2, 3))
+    click.echo()
+    print_table(["", ""], [*_lines(dataset, facts)], heading=False)
+
+
+def _lines(dataset: Dataset, facts: dict[str, Any]) -> list[list[str]]:
+    lines = [["classes", _names(dataset)]]
+    for group in dataset.groups:
+        mark = f" {group.number}" if len(dataset.groups) > 1 else ""
+        height, width = group.size
+        logits = f", {group.label_width} logits a patch" if group.label_width else ""
+        lines += [
+            [f"images{mark}", f"{group.images_per_class} a class, {height}x{width} pixels, "
+                              f"{group.grid[0]}x{group.grid[1]} patches"],
+            [f"labels{mark}", group.label_kind + logits],
+            [f"prompts{mark}", group.conditioning],
+            [f"recipe{mark}", group.recipe],
+            [f"generator{mark}", f"{group.generator} (cast {group.cast})"],
+        ]
+    lines += [["profile", facts["profile"]], ["content id", facts["content_id"]]]
+    said = ("method", "licence", "source", "teacher", "citation")
+    return lines + [[name, str(facts[name])] for name in said if facts.get(name)]
+
+
+def _names(dataset: Dataset) -> str:
+    from d3codec.errors import FormatError
+
+    try:
+        names = [info.name for info in dataset.classes[:NAMES_SHOWN]]
+    except FormatError:
+        return "not readable: d3codec verify says why"
+    return ", ".join(names) + (", ..." if len(dataset.classes) > len(names) else "")

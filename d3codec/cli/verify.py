@@ -1,0 +1,78 @@
+"""`d3codec verify`: is a file what it was, and does it decode to the pixels it promises."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from d3codec.cli.console import (
+    device_option,
+    generator_option,
+    json_option,
+    print_error,
+    print_hint,
+    print_json,
+    progress,
+    quiet_option,
+)
+from d3codec.errors import D3MError
+
+
+def _decode_value(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
+    if value is None or value == "all":
+        return value
+    if value.isdecimal() and int(value) >= 1:
+        return int(value)
+    raise click.BadParameter(f"{value!r} is neither 'all' nor a number of images from 1 up")
+
+
+@click.command("verify", short_help="Is a file what it was?")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option("--decode", metavar="all|N", callback=_decode_value,
+              help="Also decode all images, or N of them, and compare them with the digests in the file.")
+@generator_option
+@device_option
+@json_option
+@quiet_option
+def command(files: tuple[str, ...], decode: Any, generator: str | None, device: str, as_json: bool,
+            quiet: bool) -> int:
+    """Check each FILE (a path or a URL): head, sections, digests; with --decode the pixels too.
+
+    Exit code 0: good, also where this machine cannot prove the pixels. 3: damaged, or other pixels than it
+    promises. 4: the file or something needed is missing. With several files the worst of their codes; --json
+    prints one line a file.
+    """
+    codes = [_verify(file, decode, generator, device, as_json, quiet) for file in files]
+    return 3 if 3 in codes else max(codes)
+
+
+def _verify(file: str, decode: Any, generator: str | None, device: str, as_json: bool, quiet: bool) -> int:
+    from d3codec.dataset import open_file
+    from d3codec.decoder.verify import verify
+
+    try:
+        with progress(quiet) as callback:
+            report = verify(open_file(file), decode=decode, generator=generator, device=device,
+                            progress=callback)
+    except D3MError as error:
+        if as_json:
+            print_json({"file": file, **error.as_json()}, indent=None)
+        else:
+            click.echo(f"{file}: {error.code}")
+            print_error(str(error))
+        return error.exit_code
+    facts = report.as_json()
+    if as_json:
+        print_json(facts, indent=None)
+    else:
+        click.echo(f"{file}: good, content id {facts['content_id']}{_pixels(facts)}")
+        for warning in facts.get("warnings", []):
+            print_hint(f"warning: {warning}", quiet)
+    return 0
+
+
+def _pixels(facts: dict[str, Any]) -> str:
+    if facts["pixels"] == "not checked":
+        return ""
+    return f", pixels of {facts['images_checked']} images {facts['pixels']}"

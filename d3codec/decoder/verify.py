@@ -1,0 +1,152 @@
+"""Integrity of a `.d3m` file, and proof of its pixels where this machine can give one.
+
+The structure is always checked in full. With `decode` images are decoded afresh, never taken from the cache,
+with weights hashed again, and compared with the digests in the file. Importing this module does not import
+torch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from d3codec.errors import PixelsError, UsageError
+from d3codec.format.file import D3MFile
+
+Progress = Callable[[str, int, int], None]
+Image = tuple[int, int, int]  # group, class, index
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What a verification found; a file that breaks the format or differs where it must not raises instead.
+
+    `pixels` is 'proved' (the images decoded here have the digests of the file), 'unproved' (they differ, or
+    there is nothing to compare with, and that is no fault of the file) or 'not checked'. `fingerprint` is
+    this machine's, None if nothing was decoded.
+    """
+
+    file: str
+    bytes: int
+    content_id: str
+    images: int
+    images_checked: int
+    pixels: Literal["proved", "unproved", "not checked"]
+    fingerprint: str | None
+    file_fingerprint: str | None
+    warnings: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"warnings": list(self.warnings)}
+
+
+def verify(path: str | os.PathLike[str] | D3MFile, *, decode: Literal["all"] | int | None = None,
+           generator: str | Path | None = None, device: str = "auto",
+           progress: Progress | None = None) -> VerifyReport:
+    """Check a file, and with `decode` its pixels.
+
+    Arguments:
+        decode: None checks the structure only; a number checks so many images, spread over the classes, where
+        the
+            file stores digests of single images, else the whole set; 'all' checks the whole set.
+        generator, device, progress: as for `decoder.decode.decode`.
+
+    Raises:
+        FormatError: the file breaks the specification. PixelsError: other pixels under the fingerprint of the
+        file. MissingGeneratorError, GeneratorError, MissingExtraError: what decoding needs is not there.
+    """
+    if decode not in (None, "all") and (type(decode) is not int or decode < 1):
+        raise UsageError("decode takes 'all' or a number of images", field="decode", found=decode)
+    file = path if isinstance(path, D3MFile) else D3MFile.open(path)
+    file.verify()
+    found = _Found(file)
+    report = VerifyReport(file.path, file.bytes_total, file.content_id, found.total, 0, "not checked", None,
+                          found.fingerprint, ())
+    if decode is None:
+        return report
+    if found.digest is None:
+        nothing = "the file states no pixel digest, so nothing can prove its pixels"
+        return replace(report, pixels="unproved", warnings=(nothing,))
+    return _check_pixels(report, file, found, decode, generator, device, progress)
+
+
+class _Found:
+    """What a file says about its pixels: fingerprint, digest of the set, leaves (b'' if none) of `size`
+    bytes."""
+
+    def __init__(self, file: D3MFile) -> None:
+        about = file.about
+        self.total = file.content.classes.count * sum(group.images.count for group in file.content.groups)
+        self.fingerprint = about.fingerprint if about else None
+        self.digest = about.pixels if about else None
+        named = {entry.name for entry in about.ancillary or ()} if about else set()
+        self.leaves = file.section("x-leaf") if "x-leaf" in named else b""
+        self.size = len(self.leaves) // self.total
+
+    def leaf(self, place: int) -> bytes:
+        """What is stored of the digest of an image (b'' if nothing is)."""
+        return self.leaves[place * self.size:(place + 1) * self.size]
+
+
+def _check_pixels(report: VerifyReport, file: D3MFile, found: _Found, decode: Literal["all"] | int,
+                  generator: str | Path | None, device: str, progress: Progress | None) -> VerifyReport:
+    from d3codec.decoder.digests import pixel_digest
+    from d3codec.decoder.plan import Plan
+    from d3codec.decoder.precision import choose_device, differences, fingerprint
+
+    device = choose_device(device)
+    here, warnings = fingerprint(device), []
+    whole = Plan.of(file.content)
+    wanted = list(whole.images)
+    if decode != "all" and found.leaves:
+        # The first image of every class, then the second of every class, ...
+        wanted.sort(key=lambda image: (whole.number_in_class(image[0], image[2]), image[1]))
+        del wanted[decode:]
+    elif decode != "all" and decode < found.total:
+        warnings.append(f"the file stores no digests of single images, so all {found.total} were decoded")
+    digests = dict(_digests(file, whole, set(wanted), generator, device, progress))
+    different = [(place, image) for place, image in enumerate(whole.images) if image in digests
+                 and digests[image][:found.size] != found.leaf(place)]
+    same = not different and (len(digests) < found.total
+                              or pixel_digest(digests[image] for image in whole.images) == found.digest)
+    if not same and here == found.fingerprint:
+        raise _different(file, whole, different, digests, found)
+    if not same:
+        unlike = "; ".join(differences(found.fingerprint or "", here))
+        warnings.append(f"other pixels than where the file was made, so they cannot be proved here: {unlike}")
+    return replace(report, images_checked=len(digests), pixels="proved" if same else "unproved",
+                   fingerprint=here, warnings=tuple(warnings))
+
+
+def _digests(file: D3MFile, whole: Any, wanted: set[Image], generator: str | Path | None, device: str,
+             progress: Progress | None) -> Iterator[tuple[Image, bytes]]:
+    """SHA-256 of each wanted image, decoded afresh."""
+    from d3codec.decoder.decode import decoded_units
+    from d3codec.decoder.digests import image_digest
+
+    def keys(unit: Any) -> list[Image]:
+        return [(unit.group, *pair) for pair in zip(unit.classes, unit.indices, strict=True)]
+
+    plan = replace(whole, units=tuple(unit for unit in whole.units if wanted.intersection(keys(unit))))
+    for unit, pixels in decoded_units(file, plan, profile=file.content.profile, device=device,
+                                      generator=generator, cache=False, progress=progress,
+                                      trust_records=False):
+        for key, image in zip(keys(unit), pixels, strict=True):
+            if key in wanted:
+                yield key, image_digest(image)
+
+
+def _different(file: D3MFile, whole: Any, different: list[tuple[int, Image]], digests: dict[Image, bytes],
+               found: _Found) -> PixelsError:
+    message = "the pixels decoded here differ from those of the file, under the same fingerprint"
+    if not different:
+        return PixelsError(f"{message} (the set as a whole: no stored digest of a single image differs)"
+                           if found.leaves else message, file=file.path, field="pixel digest")
+    place, (group, class_, index) = different[0]
+    return PixelsError(f"{message}: {len(different)} of {len(digests)} images", file=file.path,
+                       field=f"class {class_}, image {whole.number_in_class(group, index)}",
+                       found=digests[group, class_, index][:found.size].hex(),
+                       expected=found.leaf(place).hex())

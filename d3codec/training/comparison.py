@@ -1,0 +1,202 @@
+"""What a `.d3m` file is worth beside other ways to spend its bytes: the rows of the demo and of benchmarks/digits.py.
+
+Every row is a training set with a price in bytes. All students share network, steps, resize and test images; a row
+differs by its data and, with soft labels, by its protocol: H (hard labels, augmentation) or S0 (stored patch labels,
+no augmentation). Columns of different protocols are never mixed.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d3codec.dataset import Dataset, load
+from d3codec.encoder.pack import class_words, repack_hard
+from d3codec.encoder.select import select_class
+from d3codec.format.file import D3MFile
+from d3codec.generators.stable_diffusion import StableDiffusion
+from d3codec.generators.weights import find_generator
+from d3codec.grid import cut
+from d3codec.sources import LabelledImages
+from d3codec.training import baselines, students
+from d3codec.training.teachers import Teacher
+
+Progress = Callable[[str, int, int], None]
+Role = Literal["d3m", "real", "reference"]
+REAL_BITS = (1, 2, 4)
+SELECTED_BITS = 1  # of the row real-selected: with little room, more digits beat finer ones on validation images
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A training set: its price, and images with targets for every seed (random picks differ by seed)."""
+
+    name: str
+    role: Role
+    what: str
+    bytes: int
+    protocol: Literal["H", "S0"]
+    sets: tuple[tuple[NDArray[np.uint8], NDArray[Any]], ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table. Accuracy, spread (sample standard deviation over runs) and binomial error in points."""
+
+    name: str
+    role: Role
+    what: str
+    bytes: int
+    images: int
+    protocol: str
+    accuracy_percent: float
+    spread: float
+    runs: int
+    binomial_error: float
+    per_run: tuple[float, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def compare(file: str | Path, train: LabelledImages, test: LabelledImages, teacher: Teacher, *,
+            generator: str | Path | None = None, side: int = 16, steps: int = students.STEPS, seeds: int = 3,
+            processes: int = 1, progress: Progress | None = None) -> list[Row]:
+    """Measure a file, its controls and real images of the same bytes.
+
+    Arguments:
+        file: a `.d3m` with quantized labels whose classes are those of `train` and `test`, in the same order.
+        train: the real images that the file was made from, of one size; test: images that nothing else has seen.
+        generator: of the file; None looks for it.
+        side, steps, seeds: of the students, the same for every row.
+        processes: students trained at once, each on one thread; the result does not depend on it.
+
+    Returns:
+        The rows, in the order of the table; `chance` last.
+    """
+    arms = [*generated_arms(file, generator, seeds, progress), *real_arms(file, train, teacher, seeds)]
+    scores = _train_all(arms, len(train.class_names), test, side, steps, processes, progress)
+    return [_row(arm, runs, len(test)) for arm, runs in zip(arms, scores, strict=True)] + [_chance(train, test)]
+
+
+def generated_arms(file: str | Path, generator: str | Path | None, seeds: int,
+                   progress: Progress | None) -> list[Arm]:
+    """The file with its soft labels, with hard ones, and its recipe with class names instead of learned prompts."""
+    dataset = load(file)
+    group = dataset.file.content.groups[0]
+    folder = find_generator(group.generator, group.cast, given=generator)
+    patches, hard = labelled_patches(dataset, folder, progress)
+    soft = dataset.labels.probabilities().reshape(len(patches), -1)
+    with TemporaryDirectory() as scratch:
+        words = Path(scratch) / "class-words.d3m"
+        words.write_bytes(class_words(file, StableDiffusion.load(folder, cast=group.cast)))
+        named, named_labels = labelled_patches(load(words), folder, progress)
+        words_bytes = words.stat().st_size
+    return [
+        Arm("d3m", "d3m", "learned prompts, teacher's labels", dataset.bytes, "S0", ((patches, soft),) * seeds),
+        Arm("d3m-hard", "d3m", "learned prompts, hard labels", len(repack_hard(file)), "H",
+            ((patches, hard),) * seeds),
+        Arm("class-words", "d3m", "class names as prompts, nothing learned", words_bytes, "H",
+            ((named, named_labels),) * seeds),
+    ]
+
+
+def labelled_patches(dataset: Dataset, generator: str | Path | None,
+                     progress: Progress | None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """All patches of a dataset's collages, uint8 [N, h, w, 3], and their classes, int64 [N]."""
+    grid = dataset.file.content.groups[0].images.grid
+    patches = cut(dataset.images(generator=generator, progress=progress), grid)
+    classes = np.repeat(dataset.labels.hard(), patches.shape[1])
+    return patches.reshape(-1, *patches.shape[2:]), classes
+
+
+def real_arms(file: str | Path, train: LabelledImages, teacher: Teacher, seeds: int) -> list[Arm]:
+    """Real images at the bytes of the file, the real images behind the collages, and all of them."""
+    opened = D3MFile.open(file)
+    budget, images, labels = opened.bytes_total, np.stack(list(train.images)), train.labels
+    arms = []
+    for bits in REAL_BITS:
+        picks = [baselines.fit_to_bytes(images, labels, bits=bits, budget=budget, seed=seed) for seed in range(seeds)]
+        arms.append(Arm(f"real-bytes-{bits}bit", "real", f"random real images, {bits} bit a pixel",
+                        max(pick.bytes for pick in picks), "H",
+                        tuple((pick.images, pick.labels) for pick in picks)))
+    chosen = baselines.select_by_teacher(images, labels, teacher, bits=SELECTED_BITS, budget=budget)
+    arms.append(Arm("real-selected", "real", f"real images chosen by the teacher, {SELECTED_BITS} bit a pixel",
+                    chosen.bytes, "H", ((chosen.images, chosen.labels),) * seeds))
+    group = opened.content.groups[0]
+    count = group.images.count * math.prod(group.images.grid)
+    kept = _collage_patches(train, teacher, count, images.shape[1])
+    arms.append(Arm("real-patches", "reference", f"the {len(kept)} real patches that the teacher likes best, 4 bit",
+                    len(baselines.pack_real(images[kept], 4)), "H", ((images[kept], labels[kept]),) * seeds))
+    arms.append(Arm("full", "reference", "all real training images, 4 bit", len(baselines.pack_real(images, 4)), "H",
+                    ((images, labels),) * seeds))
+    return arms
+
+
+def _collage_patches(train: LabelledImages, teacher: Teacher, per_class: int, side: int) -> NDArray[np.int64]:
+    """Positions of the whole images that RDED's rule would put into as many collages as the file has."""
+    choices = [select_class(train, label, teacher, crops=1, crop_scale=(1.0, 1.0), side=side, seed=0)
+               for label in range(len(train.class_names))]
+    return np.concatenate([choice.best(per_class).images for choice in choices])
+
+
+# ------------------------------------------------------------------------------------------------ students
+
+def _train_all(arms: Sequence[Arm], classes: int, test: LabelledImages, side: int, steps: int, processes: int,
+               progress: Progress | None) -> list[list[float]]:
+    scores = [[math.nan] * len(arm.sets) for arm in arms]
+    jobs = [(number, seed) for number, arm in enumerate(arms) for seed in range(len(arm.sets))]
+    # Spawned, never forked: torch's thread pools do not survive a fork.
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        pending = {}
+        for number, seed in jobs:
+            images, targets = arms[number].sets[seed]
+            task = pool.submit(_student, images, targets, list(test.images), test.labels, classes, side, steps, seed,
+                               arms[number].protocol)
+            pending[task] = number, seed
+        for done, task in enumerate(as_completed(pending), 1):
+            number, seed = pending[task]
+            scores[number][seed] = task.result()
+            if progress is not None:
+                progress("students", done, len(jobs))
+    return scores
+
+
+def _student(images: NDArray[np.uint8], targets: NDArray[Any], test: Sequence[NDArray[np.uint8]],
+             test_labels: NDArray[np.int64], classes: int, side: int, steps: int, seed: int, protocol: str) -> float:
+    """Accuracy in percent of one student. Runs in a process of its own, on one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+    net = students.train(images, targets, classes=classes, steps=steps, seed=seed, side=side,
+                         augment=students.SMALL_AFFINE if protocol == "H" else None)
+    return students.accuracy(students.predict(net, test), test_labels)
+
+
+def _row(arm: Arm, runs: Sequence[float], tested: int) -> Row:
+    mean = fmean(runs)
+    return Row(arm.name, arm.role, arm.what, arm.bytes, len(arm.sets[0][0]), arm.protocol, round(mean, 2),
+               round(stdev(runs), 2) if len(runs) > 1 else 0.0, len(runs), binomial_error(mean, tested),
+               tuple(round(run, 3) for run in runs))
+
+
+def binomial_error(percent: float, tested: int) -> float:
+    """One standard error of an accuracy in percent, measured on `tested` images, in points."""
+    share = percent / 100
+    return round(100 * math.sqrt(share * (1 - share) / tested), 2)
+
+
+def _chance(train: LabelledImages, test: LabelledImages) -> Row:
+    best = 100 * float(np.bincount(test.labels, minlength=len(train.class_names)).max()) / len(test)
+    return Row("chance", "reference", "always the most frequent test class", 0, 0, "-", round(best, 2), 0.0, 1,
+               binomial_error(best, len(test)), (round(best, 3),))

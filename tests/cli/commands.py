@@ -1,0 +1,56 @@
+"""Running `d3codec` in tests: in this process, or as users do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner, Result
+from tiny_pipeline import make_group
+
+from d3codec.cli.main import main
+from d3codec.format.file import ContentDraft, write_d3m
+from d3codec.format.manifest import About, Classes
+from d3codec.format.sections import ClassRecord, pack_classes
+
+COMMAND = [sys.executable, "-m", "d3codec"]
+
+
+def call(*arguments: Any) -> Result:
+    """The command in this process; stdout and stderr apart."""
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def answer(*arguments: Any, code: int = 0) -> Any:
+    """What --json prints."""
+    result = call(*arguments, "--json")
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout)
+
+
+def run(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:
+    """The command as a process of its own."""
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=120, **options)
+
+
+def environment(**changes: str) -> dict[str, str]:
+    return {**os.environ, **changes}
+
+
+def bare_file(path: Path, names: tuple[str, ...] = ("zero", "one", "two"), ids: tuple[str, ...] | None = None,
+              about: About | None = None, **options: Any) -> Path:
+    """A sound file whose generator is nowhere."""
+    group, rows = make_group(Path(), classes=len(names), generator=bytes(32), **options)
+    records = [ClassRecord(*pair) for pair in zip(ids or [""] * len(names), names, strict=True)]
+    images = group.images
+    sections = {("cls", None): pack_classes(records), ("emb", 0): rows}
+    if group.labels.kind == "q":
+        sections["lab", 0] = bytes(len(names) ** 2 * images.count * images.grid[0] * images.grid[1])
+    authority = "none" if ids is None else "ours"
+    draft = ContentDraft(Classes(authority=authority, count=len(names)), (group,))
+    path.write_bytes(write_d3m(draft, sections, about))
+    return path

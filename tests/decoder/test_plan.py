@@ -1,0 +1,73 @@
+"""Units are the same whatever is asked for."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from tiny_pipeline import make_group
+
+from d3codec.decoder.plan import Plan, Unit, unit_at
+from d3codec.errors import UsageError
+from d3codec.format.manifest import Classes, Content, SectionEntry
+
+
+def content(classes: int, *counts: int) -> Content:
+    """A dataset of groups with so many images a class; sections are not looked at."""
+    groups = tuple(make_group(None, classes=classes, ipc=count, labels="h", generator=bytes(32))[0] for count in counts)
+    return Content(classes=Classes(authority="none", count=classes), groups=groups, digests=bytes(32),
+                   sections=(SectionEntry(name="cls", group=None, raw_lengths=(1,)),))
+
+
+def wanted_in(plan: Plan) -> set[tuple[int, int, int]]:
+    return {(unit.group, *pair) for unit in plan.units for pair in zip(unit.classes, unit.indices, strict=True)}
+
+
+def test_everything():
+    plan = Plan.of(content(3, 5))
+    assert [unit.number for unit in plan.units] == [0, 1]
+    assert plan.units[0] == Unit(0, 0, (0, 0, 0, 0, 0, 1, 1, 1), (0, 1, 2, 3, 4, 0, 1, 2))
+    assert plan.units[1] == Unit(0, 1, (1, 1, 2, 2, 2, 2, 2), (3, 4, 0, 1, 2, 3, 4))
+    assert plan.images == tuple((0, class_, index) for class_ in range(3) for index in range(5))
+
+
+def test_a_subset_takes_whole_units_of_the_full_plan():
+    rng = random.Random(4)
+    for _ in range(200):
+        data = content(rng.randint(1, 12), *(rng.randint(1, 12) for _ in range(rng.randint(1, 3))))
+        whole = Plan.of(data)
+        classes = rng.sample(range(data.classes.count), rng.randint(1, data.classes.count))
+        limit = rng.choice([None, rng.randint(1, 20)])
+        plan = Plan.of(data, classes, limit)
+        assert set(plan.units) <= set(whole.units)
+        assert set(plan.images) <= wanted_in(plan)
+        assert all(set(plan.images) & {(unit.group, *pair) for pair in zip(unit.classes, unit.indices, strict=True)}
+                   for unit in plan.units), "a unit of which nothing is wanted"
+        assert list(plan.images) == [image for image in whole.images if image in set(plan.images)]
+        for class_ in classes:
+            numbers = [plan.number_in_class(group, index) for group, of, index in plan.images if of == class_]
+            total = sum(group.images.count for group in data.groups)
+            assert numbers == list(range(min(limit or total, total)))
+
+
+def test_groups_stand_one_after_the_other_within_a_class():
+    plan = Plan.of(content(2, 1, 2))
+    assert plan.images == ((0, 0, 0), (1, 0, 0), (1, 0, 1), (0, 1, 0), (1, 1, 0), (1, 1, 1))
+    assert [plan.number_in_class(group, index) for group, _, index in plan.images] == [0, 1, 2, 0, 1, 2]
+    assert Plan.of(content(2, 1, 2), groups=[1]).units == (Unit(1, 0, (0, 0, 1, 1), (0, 1, 0, 1)),)
+
+
+def test_a_large_dataset_is_not_walked_through():
+    plan = Plan.of(content(1_000_000, 1_000_000), classes=[999_999], limit=3)
+    assert len(plan.images) == 3
+    assert plan.units[0].number == 999_999 * 1_000_000 // 8
+
+
+def test_the_last_unit_may_be_short():
+    assert unit_at(0, 1, 3, 3) == Unit(0, 1, (2,), (2,))
+
+
+@pytest.mark.parametrize("asked", [{"classes": [3]}, {"classes": [-1]}, {"classes": []}, {"limit": 0}, {"groups": [1]}])
+def test_what_is_not_there_cannot_be_asked_for(asked):
+    with pytest.raises(UsageError):
+        Plan.of(content(3, 5), **asked)

@@ -1,0 +1,103 @@
+"""Damage and malice: a changed file is refused, with an error of ours, or means exactly the same."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from format.craft import Pieces, digits_draft, filled
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from d3codec.errors import FormatError
+from d3codec.format.canonical import pack
+from d3codec.format.file import D3MFile, write_d3m
+
+DRAFT = digits_draft()
+DATA = write_d3m(DRAFT, filled(DRAFT, sparse=True), None, {"x-leaf": bytes(20)})
+PIECES = Pieces.of(DATA)
+CONTENT_ID = D3MFile.open(DATA).content_id
+
+
+def accepted(data: bytes) -> D3MFile | None:
+    """The verified file, or None when it is refused in the way that a refusal must have."""
+    refusal = None
+    try:
+        file = D3MFile.open(data)
+        file.verify()
+    except FormatError as error:
+        refusal = error
+    if refusal is None:
+        return file
+    assert refusal.file == "<memory>"
+    return None
+
+
+@pytest.mark.parametrize("flip", [0x01, 0x10, 0x80, 0xFF])
+def test_every_changed_byte_is_noticed(flip: int) -> None:
+    for position in range(len(DATA)):
+        changed = bytearray(DATA)
+        changed[position] ^= flip
+        assert accepted(bytes(changed)) is None, f"byte {position}"
+
+
+def test_every_truncation_and_tail_is_noticed() -> None:
+    for length in range(len(DATA)):
+        assert accepted(DATA[:length]) is None, f"{length} bytes"
+    for tail in (b"\0", b"\n", DATA, bytes(4_096)):
+        assert accepted(DATA + tail) is None
+
+
+def test_every_swap_of_parts_is_noticed() -> None:
+    for first in range(len(PIECES.parts)):
+        for second in range(first):
+            parts = list(PIECES.parts)
+            parts[first], parts[second] = parts[second], parts[first]
+            assert accepted(PIECES.but(parts=tuple(parts)).build()) is None
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=400))
+def test_any_bytes(data: bytes) -> None:
+    assert accepted(data) is None
+    assert accepted(DATA[:24] + data) is None
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.integers(0, 2**32))
+def test_changed_manifests_with_right_checksums(seed: int) -> None:
+    """What is accepted has the content that its bytes say, in their one encoding."""
+    generator = random.Random(seed)
+    manifest = bytearray(pack(PIECES.manifest))
+    for _ in range(generator.randrange(1, 4)):
+        at = generator.randrange(len(manifest))
+        action = generator.randrange(3)
+        if action == 0:
+            manifest[at] = generator.randrange(256)
+        elif action == 1:
+            manifest[at : at + generator.randrange(4)] = b""
+        else:
+            manifest[at:at] = generator.randbytes(generator.randrange(1, 4))
+    file = accepted(PIECES.but(manifest_bytes=bytes(manifest)).build())
+    if file is not None:
+        assert pack(file.manifest.to_wire()) == bytes(manifest)
+        assert (file.content_id == CONTENT_ID) == (pack(file.content.to_wire()) == pack(PIECES.manifest["c"]))
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.integers(0, 2**32))
+def test_changed_frames_with_right_checksums(seed: int) -> None:
+    """The decompressor meets bytes that no compressor wrote; what passes has the right digest."""
+    generator = random.Random(seed)
+    compressed = [number for number, (codec, _) in enumerate(PIECES.parts) if codec == 1]
+    assert compressed
+    number = generator.choice(compressed)
+    frame = bytearray(PIECES.parts[number][1])
+    for _ in range(generator.randrange(1, 4)):
+        frame[generator.randrange(len(frame))] = generator.randrange(256)
+    parts = list(PIECES.parts)
+    parts[number] = (1, bytes(frame))
+    file = accepted(PIECES.but(parts=tuple(parts)).build())
+    if file is not None:
+        original = D3MFile.open(DATA)
+        assert all(file.section(*part.key) == original.section(*part.key) for part in file.parts)

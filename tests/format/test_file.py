@@ -1,0 +1,404 @@
+"""Files as a whole: write, open, read, explain; sizes; golden bytes; what the system says about a path."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+from format.craft import Pieces, delta, digits_draft, filled, group, rich_draft, words
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from d3codec.errors import HeadError, MissingFileError, SectionError, UsageError
+from d3codec.format.file import ClassRecord, ContentDraft, D3MFile, pack_classes, write_d3m
+from d3codec.format.manifest import About, Classes, Images, QuantizedLabels
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+ABOUT = About(
+    citation="A. Author: Digits, 2025",
+    claims={"S0, ConvNet": "90 %", "H, ConvNet": "80 %"},
+    licence="CC0-1.0",
+    method="d3m",
+    fingerprint="x86-64, torch 2.13",
+    pixels=bytes(range(32)),
+    source="digits",
+    teacher="ConvNet",
+)
+LEAVES = hashlib.sha256(b"leaves").digest()[:20]
+
+
+def golden(name: str) -> bytes:
+    """The files in tests/golden, as they are written today."""
+    if name == "digits.d3m":
+        return write_d3m(digits_draft(), filled(digits_draft()), ABOUT, {"x-leaf": LEAVES, "x-note": b"note"})
+    return write_d3m(rich_draft(), filled(rich_draft(), sparse=True))
+
+
+def test_what_is_written_is_read() -> None:
+    for draft in (digits_draft(), rich_draft()):
+        sections = filled(draft)
+        file = D3MFile.open(write_d3m(draft, sections, ABOUT, {"x-b": b"second", "x-a": b""}))
+        file.verify()
+        assert file.path == "<memory>"
+        assert file.version == (0, 1)
+        assert file.content.classes == draft.classes
+        assert file.content.groups == draft.groups
+        assert {key: file.section(*key) for key in sections} == sections
+        assert file.section("x-a") == b""
+        assert file.section("x-b") == b"second"
+        assert file.about is not None
+        assert file.about.citation == ABOUT.citation
+        assert file.about.claims == ABOUT.claims
+        assert [entry.name for entry in file.about.ancillary or ()] == ["x-a", "x-b"]
+
+
+def test_class_records() -> None:
+    records = [ClassRecord("n01440764", "tench"), ClassRecord("n01443537", "Goldfisch, süß 金魚\u2028")]
+    draft = ContentDraft(
+        Classes(authority="wordnet-3.0", count=2), (group(labels=QuantizedLabels(step=1, width=2)),)
+    )
+    data = write_d3m(draft, filled(draft) | {("cls", None): pack_classes(records)})
+    assert D3MFile.open(data).class_records() == records
+    with pytest.raises(SectionError, match=r"^cls line 2: E_SECTION_VALUE"):
+        write_d3m(
+            draft, filled(draft) | {("cls", None): pack_classes([records[0], ClassRecord("x", "a\tb")])}
+        )
+    for wrong in (
+        ClassRecord("", "a"),
+        ClassRecord("x", ""),
+        ClassRecord("x", "\ud800"),
+        ClassRecord("x", "tench"),
+        ClassRecord("x", "a\nb"),
+        ClassRecord("x", "a" * 65_537),
+        ClassRecord("n01440764", "other"),
+        ClassRecord("i" * 65_537, "a"),
+    ):
+        with pytest.raises(SectionError, match="E_SECTION_VALUE"):
+            write_d3m(draft, filled(draft) | {("cls", None): pack_classes([records[0], wrong])})
+
+
+def test_a_file_on_disk_equals_one_in_memory(tmp_path: Path) -> None:
+    data = golden("digits.d3m")
+    path = tmp_path / "digits.d3m"
+    path.write_bytes(data)
+    file = D3MFile.open(path)
+    file.verify()
+    memory = D3MFile.open(bytearray(data))  # type: ignore[arg-type]  # whatever holds bytes
+    assert file.path == str(path)
+    assert file.content_id == memory.content_id
+    assert file.bytes_total == len(data)
+    assert file.section("lab", 0) == memory.section("lab", 0)
+    assert file.explain() == memory.explain()
+    path.write_bytes(data[:-1] + b"!")  # what is opened may change on disk before a section is read
+    with pytest.raises(SectionError, match=r"digits\.d3m: x-note.*E_SECTION_CRC"):
+        file.verify()
+    path.write_bytes(data[:-30])
+    with pytest.raises(SectionError, match="E_SECTION_CRC"):
+        file.verify()
+    path.unlink()
+    with pytest.raises(MissingFileError):
+        file.verify()
+
+
+def test_equal_input_gives_equal_bytes_in_every_process() -> None:
+    code = (
+        "import hashlib; from d3codec.format.file import write_d3m; from format.craft import digits_draft, filled; "
+        "draft = digits_draft(); extra = {'x-c': b'c', 'x-b': b'b', 'x-a': b'a'}; "
+        "print(hashlib.sha256(write_d3m(draft, filled(draft), None, extra)).hexdigest())"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(GOLDEN.parent)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(outputs) == 1
+
+
+def test_ancillary_order_and_about_do_not_matter_to_the_content_id() -> None:
+    draft, sections = digits_draft(), filled(digits_draft())
+    plain = write_d3m(draft, sections)
+    one = write_d3m(draft, dict(reversed(sections.items())), ABOUT, {"x-a": b"1", "x-b": b"2"})
+    two = write_d3m(draft, sections, ABOUT, {"x-b": b"2", "x-a": b"1"})
+    assert one == two
+    assert D3MFile.open(one).content_id == D3MFile.open(plain).content_id
+    assert D3MFile.open(plain).about is None
+    again = D3MFile.open(write_d3m(draft, sections, D3MFile.open(one).about))  # lists exactly what is there
+    assert again.about is not None
+    assert again.about.ancillary is None
+
+
+def test_recompressing_keeps_the_content_id() -> None:
+    data = golden("rich.d3m")
+    file = D3MFile.open(data)
+    pieces = Pieces.of(data)
+    raw = [zstandard.decompress(stored) if codec else stored for codec, stored in pieces.parts]
+    assert any(codec for codec, _ in pieces.parts)
+    for level in (1, 3, 22):
+        parts = tuple(
+            (1, zstandard.ZstdCompressor(level=level).compress(part)) if len(part) > 1_000 else (0, part)
+            for part in raw
+        )
+        other = D3MFile.open(pieces.but(parts=parts).build())
+        other.verify()
+        assert other.content_id == file.content_id
+    stored = D3MFile.open(pieces.but(parts=tuple((0, part) for part in raw)).build())
+    stored.verify()
+    assert stored.bytes_total > file.bytes_total
+
+
+def test_a_part_is_compressed_only_when_that_is_smaller() -> None:
+    noise = D3MFile.open(write_d3m(digits_draft(), filled(digits_draft())))
+    assert [part.entry.codec for part in noise.parts] == [1, 0, 0]
+    zeros = D3MFile.open(write_d3m(rich_draft(), filled(rich_draft(), sparse=True)))
+    for part, size in zip(zeros.parts, zeros.section_sizes(), strict=True):
+        assert (part.entry.codec == 1) == (part.entry.stored < part.raw_length)
+        assert (size["bytes"], size["raw_bytes"]) == (part.entry.stored, part.raw_length)
+        assert (size["name"], size["group"]) == part.key
+
+
+def test_large_sections_are_cut_into_whole_rows() -> None:
+    draft = ContentDraft(
+        Classes(authority="none", count=300),
+        (
+            group(
+                images=Images(grid=(2, 2), count=10, size=(64, 64)),
+                labels=QuantizedLabels(step=8, width=300),
+                conditioning=delta(width=8_192, bits=8),
+            ),
+        ),
+    )
+    sections = filled(draft, sparse=True)
+    file = D3MFile.open(write_d3m(draft, sections))
+    assert [part.raw_length for part in file.parts] == [
+        len(sections["cls", None]),
+        *[127 * 8_194] * 2,
+        46 * 8_194,
+        *[3_495 * 300] * 3,
+        1_515 * 300,
+    ]
+    assert {key: file.section(*key) for key in sections} == sections
+    assert_covers(file)
+    assert "part 6: lab of group 0, rows 6990 to 10484" in "\n".join(text for _, _, text in file.explain())
+    bad = sections | {("emb", 0): sections["emb", 0][: 200 * 8_194] + bytes(100 * 8_194)}
+    with pytest.raises(SectionError, match="emb of group 0 row 200: E_SECTION_VALUE"):
+        write_d3m(draft, bad)
+
+
+def test_the_head_of_ten_classes_is_small() -> None:
+    file = D3MFile.open(write_d3m(digits_draft(), filled(digits_draft())))
+    assert len(file.content.groups[0].conditioning.template) == 7
+    assert file.head_bytes <= 400
+    assert sum(size["bytes"] for size in file.section_sizes()) + file.head_bytes == file.bytes_total
+
+
+@pytest.mark.parametrize("name", ["digits.d3m", "rich.d3m"])
+def test_golden_files(name: str) -> None:
+    """Bytes written by earlier versions are read, and (with this zstd) are what is written today."""
+    path, list_path = GOLDEN / name, GOLDEN / "containers.json"
+    if os.environ.get("D3M_REGENERATE") == "1":
+        path.write_bytes(golden(name))
+        known: dict[str, Any] = json.loads(list_path.read_text()) if list_path.exists() else {}
+        known[name] = described(D3MFile.open(path))
+        list_path.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+    assert path.exists(), f"{path} is missing; D3M_REGENERATE=1 writes it"
+    expected = json.loads(list_path.read_text())[name]
+    file = D3MFile.open(path)
+    file.verify()
+    assert described(file) == expected
+    today = D3MFile.open(golden(name))
+    assert described(today)["content_id"] == expected["content_id"]
+    assert today.head.manifest == file.head.manifest
+    if tuple(expected["zstd"]) == zstandard.ZSTD_VERSION:
+        assert path.read_bytes() == golden(name)
+
+
+def described(file: D3MFile) -> dict[str, Any]:
+    sections = {f"{part.section}/{part.group}": file.section(*part.key) for part in file.parts}
+    return {
+        "content_id": file.content_id,
+        "bytes": file.bytes_total,
+        "zstd": list(zstandard.ZSTD_VERSION),
+        "manifest": hashlib.sha256(file.head.manifest).hexdigest(),
+        "sections": {key: hashlib.sha256(raw).hexdigest() for key, raw in sections.items()},
+    }
+
+
+def test_the_first_bytes_are_those_of_the_specification() -> None:
+    head = (GOLDEN / "digits.d3m").read_bytes()[:32]
+    assert head[:16] == bytes.fromhex("8944334d0d0a1a0a 0000 0100 00000000")
+    assert head[20:24] == bytes.fromhex("0500 0000")
+
+
+def assert_covers(file: D3MFile) -> None:
+    offset = 0
+    for start, length, text in file.explain():
+        assert start == offset
+        assert text
+        offset += length
+    assert offset == file.bytes_total
+
+
+def test_explain_says_what_each_byte_is() -> None:
+    data = golden("digits.d3m")
+    file = D3MFile.open(data)
+    assert_covers(file)
+    texts = {text: data[start : start + length] for start, length, text in file.explain()}
+    assert texts["content.groups[0].recipe.guidance = 2.0 (key 'g')"] == b"\xa1g\xce\x00\x1e\x84\x80"
+    assert texts["content.groups[0].images.grid = 2 rows of 2 patches (key 'g')"] == b"\xa1g\x92\x02\x02"
+    assert texts["content.sections[2]: lab of group 0, raw length 400"] == b"\x93\xa3lab\x00\xcd\x01\x90"
+    assert texts["part 2: lab of group 0, rows 0 to 39, 400 bytes as they are"] == file.section("lab", 0)
+    assert texts["part 4: x-note, 4 bytes as they are"] == b"note"
+    assert texts["about.claims['S0, ConvNet'] = 90 % (key 'S0, ConvNet')"] == b"\xabS0, ConvNet\xa490 %"
+    rich = D3MFile.open(golden("rich.d3m"))
+    assert_covers(rich)
+    lines = [text for _, _, text in rich.explain()]
+    assert "content.groups[1].labels.kind = hard (the class) (key 'k')" in lines
+    assert "content.groups[1].conditioning.negative = none (key 'n')" in lines
+    assert any(line.startswith("content.digests[3] = ") for line in lines)
+
+
+conditionings = st.builds(
+    delta,
+    bits=st.integers(1, 8),
+    width=st.integers(1, 40),
+    slots=st.sets(st.integers(0, 6), min_size=1).map(lambda slots: tuple(sorted(slots))),
+    negative=st.just((3, 4)),
+) | st.builds(words, negative=st.lists(st.integers(0, 70_000), min_size=1, max_size=16))
+
+
+@st.composite
+def files(draw: st.DrawFn) -> tuple[ContentDraft, About | None, dict[str, bytes]]:
+    classes = draw(st.integers(1, 20))
+    groups = tuple(
+        group(
+            conditioning=draw(conditionings),
+            noise_key=draw(st.integers(0, 2**64 - 1)),
+            images=Images(
+                grid=draw(st.sampled_from([(1, 1), (2, 1), (2, 4)])),
+                count=draw(st.integers(1, 5)),
+                size=(32, 64),
+            ),
+            labels=QuantizedLabels(step=draw(st.integers(1, 65_535)), width=classes),
+        )
+        for _ in range(draw(st.integers(1, 4)))
+    )
+    about = draw(
+        st.none()
+        | st.builds(
+            About,
+            method=st.text("abc é", min_size=1),
+            claims=st.dictionaries(st.text("abcdefg", min_size=1), st.text("xyz", min_size=1), max_size=20),
+        )
+    )
+    ancillary = draw(
+        st.dictionaries(
+            st.text("abc", max_size=3).map(lambda name: f"x-{name}"), st.binary(max_size=50), max_size=3
+        )
+    )
+    return (
+        ContentDraft(
+            Classes(authority=draw(st.sampled_from(["none", "wordnet-3.0"])), count=classes), groups
+        ),
+        about,
+        ancillary,
+    )
+
+
+@settings(deadline=None, max_examples=60)
+@given(files(), st.booleans())
+def test_any_file_is_read_back_and_explained(
+    case: tuple[ContentDraft, About | None, dict[str, bytes]], sparse: bool
+) -> None:
+    draft, about, ancillary = case
+    sections = filled(draft, sparse=sparse)
+    data = write_d3m(draft, sections, about, ancillary)
+    assert data == write_d3m(draft, sections, about, ancillary)
+    file = D3MFile.open(data)
+    file.verify()
+    assert {key: file.section(*key) for key in sections} == sections
+    assert {name: file.section(name) for name in ancillary} == ancillary
+    assert file.content.groups == draft.groups
+    assert_covers(file)
+
+
+def test_writer_refuses_what_a_reader_would() -> None:
+    draft, sections = digits_draft(), filled(digits_draft())
+    with pytest.raises(SectionError, match="E_SECTION_UNKNOWN"):
+        write_d3m(draft, sections | {("new", 0): b""})
+    with pytest.raises(SectionError, match=r"lab of group 0: E_SECTION_ORDER.*missing"):
+        write_d3m(draft, {key: raw for key, raw in sections.items() if key != ("lab", 0)})
+    with pytest.raises(SectionError, match=r"E_SECTION_SIZE.*399 bytes.*40 rows of 10 bytes"):
+        write_d3m(draft, sections | {("lab", 0): bytes(399)})
+    with pytest.raises(SectionError, match=r"emb of group 0 row 0: E_SECTION_VALUE"):
+        write_d3m(draft, sections | {("emb", 0): bytes(180)})
+    with pytest.raises(HeadError, match=r"E_LIMIT.*4097"):
+        write_d3m(draft, sections, None, {f"x-{number}": b"" for number in range(4_094)})
+    with pytest.raises(HeadError, match="manifest length: E_LIMIT"):
+        write_d3m(
+            draft,
+            sections,
+            About(claims={f"{number}": "é" * 2_048 for number in range(256)}, citation="é" * 2_048),
+            {f"x-{number:0>62}": b"" for number in range(200)},
+        )
+
+
+def test_a_section_that_is_not_there() -> None:
+    file = D3MFile.open(golden("digits.d3m"))
+    for key in (("wrd", 0), ("lab", None), ("lab", 1), ("x-leaf", 0)):
+        with pytest.raises(
+            UsageError, match=r"no section.*cls, emb of group 0, lab of group 0, x-leaf, x-note"
+        ):
+            file.section(*key)
+
+
+def test_paths_that_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match="no such file"):
+        D3MFile.open(tmp_path / "missing.d3m")
+    with pytest.raises(UsageError, match="this is a folder"):
+        D3MFile.open(tmp_path)
+    empty = tmp_path / "empty.d3m"
+    empty.touch()
+    with pytest.raises(MissingFileError, match="no such file"):
+        D3MFile.open(empty / "below")
+    with pytest.raises(MissingFileError, match="cannot be read"):
+        D3MFile.open(tmp_path / ("x" * 1_000))
+    with pytest.raises(MissingFileError):
+        D3MFile.open("a\0b")
+    with pytest.raises(HeadError, match=r"empty\.d3m: E_SHORT"):
+        D3MFile.open(str(empty))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(UsageError, match="not a regular file"):
+        D3MFile.open(pipe)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_file_without_permission(tmp_path: Path) -> None:
+    path = tmp_path / "locked.d3m"
+    path.write_bytes(golden("digits.d3m"))
+    path.chmod(0)
+    with pytest.raises(MissingFileError, match="cannot be read: Permission denied"):
+        D3MFile.open(path)
+
+
+def test_opening_needs_neither_numpy_nor_torch_nor_zstandard() -> None:
+    code = (
+        "import sys; from d3codec.format.file import D3MFile; D3MFile.open(sys.argv[1]).explain(); "
+        "print([name for name in ('numpy', 'torch', 'zstandard', 'msgpack') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(GOLDEN / "digits.d3m")], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
