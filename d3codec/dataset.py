@@ -223,6 +223,12 @@ class Dataset:
         stored, ipc = sum(group.images_per_class for group in self.groups), self.selection.ipc
         return stored if ipc is None else min(stored, ipc)
 
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches in an image; UsageError if groups differ."""
+        _agree(self, "different grids", {group.grid for group in self.groups})
+        return self.groups[0].grid
+
     def __len__(self) -> int:
         return len(self.selection.classes) * self.images_per_class
 
@@ -370,11 +376,10 @@ class Dataset:
             from d3codec.torch_dataset import TorchDataset
         except ModuleNotFoundError as error:
             raise MissingExtraError("decode") from error
-        if patches:
-            _agree(self, "different grids", {group.grid for group in self.groups})
+        grid = self.grid if patches else None
         arrays = self.to_numpy()
-        if patches:
-            arrays = _by_patch(arrays, self.groups[0].grid)
+        if grid is not None:
+            arrays = _by_patch(arrays, grid)
         return TorchDataset(arrays["images"], arrays.get("patch_logits"), arrays["classes"],
                             as_float=dtype == "float32")
 

@@ -24,6 +24,14 @@ generator_option = click.option(
     "--generator", metavar="PATH|REPO",
     help="The generator's folder, or its name in the Hugging Face cache. Without it the package's own "
          "and that cache are searched for the one that the file names.")
+processes_option = click.option(
+    "--processes", metavar="N", type=click.IntRange(min=1),
+    help="Students trained at once, one thread each. Default: as many as there are cores.")
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def print_json(value: Any, *, indent: int | None = 2) -> None:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
-from d3codec.cli.console import json_option, print_json, progress, quiet_option
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+from d3codec.cli.console import (
+    json_option,
+    print_json,
+    processes_option,
+    progress,
+    quiet_option,
+    usable_cores,
+)
 
 
 @click.command("demo", short_help="See it work on the digits, in a few minutes.")
 @click.option("-o", "--output", metavar="FOLDER", type=click.Path(), default="d3codec-demo",
               show_default=True, help="Where pictures and the table go.")
-@click.option("--processes", metavar="N", type=click.IntRange(min=1),
-              help="Trainings at a time, one thread each. Default: as many as there are cores.")
+@processes_option
 @json_option
 @quiet_option
 def command(output: str, processes: int | None, as_json: bool, quiet: bool) -> None:
@@ -29,7 +30,7 @@ def command(output: str, processes: int | None, as_json: bool, quiet: bool) -> N
     from d3codec.training.demo import run_demo
 
     with progress(quiet) as callback:
-        report = run_demo(Path(output), processes=processes or _cores(), progress=callback)
+        report = run_demo(Path(output), processes=processes or usable_cores(), progress=callback)
     if as_json:
         print_json(report.as_json())
         return

@@ -29,8 +29,10 @@ COMMANDS = {  # in the order in which a newcomer meets them; name -> module of d
 }
 EXTRAS = {  # what is not in the base installation -> the extra that brings it
     "torch": "decode", "diffusers": "decode", "transformers": "decode", "safetensors": "decode",
-    "pyarrow": "encode", "sklearn": "demo", "matplotlib": "demo", "aiohttp": "remote", "huggingface_hub": "hub",
+    "pyarrow": "encode", "sklearn": "demo", "matplotlib": "demo", "aiohttp": "remote",
+    "huggingface_hub": "hub",
 }
+EXTRA_OF = {"demo": "demo", "encode": "encode", "train-teacher": "encode"}  # of commands that need more
 RESUMABLE = frozenset({"demo", "decode", "encode"})
 
 
@@ -69,7 +71,7 @@ class Commands(click.Group):
         except Exception as error:
             if os.environ.get("D3CODEC_DEBUG") == "1":
                 raise
-            return fail(as_d3m_error(error), machine)
+            return fail(_whole_extra(as_d3m_error(error), arguments), machine)
 
 
 def fail(error: D3MError, machine: bool) -> int:
@@ -96,6 +98,14 @@ def as_d3m_error(error: Exception) -> D3MError:
     return D3MError(f"unexpected {type(error).__name__}: {error}",
                     hint="This is a fault of d3codec: please report it, with what the same command says "
                          "under D3CODEC_DEBUG=1.")
+
+
+def _whole_extra(error: D3MError, arguments: list[str]) -> D3MError:
+    """The extra that serves the whole command, so that one installation is enough."""
+    command = arguments[0] if arguments else ""
+    if isinstance(error, MissingExtraError) and error.extra == "decode" and command in EXTRA_OF:
+        return MissingExtraError(EXTRA_OF[command])
+    return error
 
 
 def _misused(error: click.ClickException, machine: bool) -> int:

@@ -1,8 +1,9 @@
-"""The evaluation protocols: what students learn from a distilled dataset, in accuracy on real test images.
+"""The evaluation protocols: what students learn from a distilled dataset, as accuracy on real test images.
 
-H: an item is a patch with the class of its collage, augmented. S0: an item is a patch with its stored soft label,
-not augmented. S1: an item is a random resized crop of a collage with the label rule for crops, augmented. Figures of
-different protocols never stand in one column. Network, optimiser and number of steps are the same for all.
+H: an item is a patch with the class of its collage, augmented. S0: an item is a patch with its stored soft
+label, not augmented. S1: an item is a random resized crop of a collage, labelled by the area rule, augmented.
+Figures of different protocols never stand in one column. Network, optimiser and number of steps are the same
+for all.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean, stdev
@@ -19,12 +20,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from d3codec.errors import ImagesError, UsageError
-from d3codec.grid import Grid, crop_weights, cut
+from d3codec.grid import Grid, cut
 from d3codec.sources import LabelledImages
 from d3codec.training import students
+from d3codec.training.crops import crop_batches
 from d3codec.training.students import SMALL_AFFINE, Augmentation, ConvNet, Progress
 
 Protocol = Literal["H", "S0", "S1"]
@@ -32,11 +33,11 @@ Protocol = Literal["H", "S0", "S1"]
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """A distilled dataset, decoded.
+    """A distilled dataset, decoded. Raises ImagesError for parts that do not fit together.
 
-    images: uint8 [N, H, W, 3], collages; labels: int64 [N], their classes; patch_logits: float [N, patches, classes],
-    teacher's logits, None with hard labels; grid: (rows, columns) of a collage; class_names: in the order of the
-    labels and logits. Raises ImagesError for parts that do not fit together.
+    images: uint8 [N, H, W, 3], collages; labels: int64 [N], their classes; patch_logits: float
+    [N, patches, classes], the teacher's logits, None with hard labels; grid: (rows, columns) of a collage;
+    class_names: in the order of labels and logits.
     """
 
     images: NDArray[np.uint8]
@@ -48,27 +49,31 @@ class TrainingSet:
     def __post_init__(self) -> None:
         count, classes, patches = len(self.images), len(self.class_names), self.grid[0] * self.grid[1]
         if not count or self.images.ndim != 4 or self.images.shape[3] != 3 or self.images.dtype != np.uint8:
-            raise ImagesError("not a set of RGB images", field="images", expected="uint8 (N, height, width, 3)",
-                              found=f"{self.images.dtype} {self.images.shape}")
+            raise ImagesError("not a set of RGB images", field="images",
+                              found=f"{self.images.dtype} {self.images.shape}",
+                              expected="uint8 (N, height, width, 3)")
         if self.labels.shape != (count,) or self.labels.min() < 0 or self.labels.max() >= classes:
-            raise ImagesError("the labels do not fit the images", field="labels", found=str(self.labels.shape),
-                              expected=f"({count},), from 0 to {classes - 1}")
+            raise ImagesError("the labels do not fit the images", field="labels",
+                              found=str(self.labels.shape), expected=f"({count},), from 0 to {classes - 1}")
         if self.patch_logits is not None and self.patch_logits.shape != (count, patches, classes):
             raise ImagesError("the logits do not fit the images", field="patch_logits",
                               found=str(self.patch_logits.shape), expected=str((count, patches, classes)))
 
     def patches(self) -> NDArray[np.uint8]:
-        """uint8 [N * patches, h, w, 3], row-major within a collage."""
+        """uint8 [N * patches, h, w, 3], row by row within a collage."""
         cells = cut(self.images, self.grid)
         return cells.reshape(-1, *cells.shape[2:])
 
     def probabilities(self) -> NDArray[np.float32]:
-        """Softmax of the patch logits at temperature 1, float32 [N, patches, classes]. UsageError with hard labels."""
+        """Softmax of the patch logits at temperature 1, float32 [N, patches, classes].
+
+        Raises UsageError with hard labels.
+        """
         if self.patch_logits is None:
-            raise UsageError("this dataset has hard labels: there are no soft ones to train on", field="protocol",
-                             hint="Use protocol H.")
-        shifted = self.patch_logits - self.patch_logits.max(2, keepdims=True)
-        powers = np.exp(shifted.astype(np.float64))
+            raise UsageError("this dataset has hard labels: there are no soft ones to train on",
+                             field="protocol", hint="Use protocol H.")
+        logits = self.patch_logits.astype(np.float64)
+        powers = np.exp(logits - logits.max(2, keepdims=True))
         return np.asarray(powers / powers.sum(2, keepdims=True), np.float32)
 
 
@@ -76,10 +81,10 @@ class TrainingSet:
 class EvaluationReport:
     """What students reached on the test images.
 
-    accuracy_percent: mean over the runs; spread: their sample standard deviation in points, None for one run;
-    binomial_error: standard error of the mean accuracy from the number of test images alone, in points; items: patches
-    (H, S0) or collages (S1) trained on; seeds: of the runs; per_run: accuracy of each; seconds: training and testing,
-    added up over the runs.
+    accuracy_percent: mean of the runs; spread: their sample standard deviation in points, None for one run;
+    binomial_error: standard error in points that comes from the number of test images alone; items: patches
+    (H, S0) or collages (S1) trained on; seeds, per_run: of each run its seed and its accuracy; seconds:
+    training and testing, added up over the runs.
     """
 
     accuracy_percent: float
@@ -97,14 +102,15 @@ class EvaluationReport:
     seconds: float
 
     def as_json(self) -> dict[str, Any]:
-        values = {key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(self).items()}
+        values = {key: round(value, 4) if isinstance(value, float) else value
+                  for key, value in asdict(self).items()}
         return values | {"seeds": list(self.seeds), "per_run": [round(value, 4) for value in self.per_run]}
 
     def as_text(self) -> str:
         spread = "" if self.spread is None else f" ± {self.spread:.1f} over {self.runs} runs"
-        return (f"protocol {self.protocol}: {self.accuracy_percent:.1f} %{spread} of {self.test_images:,} test images "
-                f"(binomial error {self.binomial_error:.1f})\n{self.network}, {self.steps:,} steps, "
-                f"{self.side} x {self.side} pixels, {self.seconds:.0f} s")
+        return (f"protocol {self.protocol}: {self.accuracy_percent:.1f} %{spread} of {self.test_images:,} "
+                f"test images (binomial error {self.binomial_error:.1f})\n{self.network}, "
+                f"{self.steps:,} steps, {self.side} x {self.side} pixels, {self.seconds:.0f} s")
 
 
 def evaluate(dataset: TrainingSet, test: LabelledImages, *, protocol: Protocol, runs: int = 3,
@@ -120,115 +126,81 @@ def evaluate(dataset: TrainingSet, test: LabelledImages, *, protocol: Protocol, 
         side: of the images in the network, a power of two; by default the next one to the patches, 16 to 64.
         flip: mirror half of the images (H and S1).
         augment: the other random changes (H and S1).
-        processes: students trained at once, each on one thread. The result does not depend on it. Above 1, the
-            program that calls must be importable (`if __name__ == "__main__"`).
+        processes: students trained at once, each on one thread. The result does not depend on it. Above 1 the
+            main program must be importable (`if __name__ == "__main__"`).
 
     Raises:
         ImagesError: test classes that are not those of the dataset.
         UsageError: a soft protocol for hard labels, or numbers that make no sense.
     """
-    return evaluate_all([(dataset, protocol)], test, runs=runs, steps=steps, side=side, flip=flip, augment=augment,
-                        seed=seed, processes=processes, device=device, progress=progress)[0]
+    return evaluate_all([(dataset, protocol)], test, runs=runs, steps=steps, side=side, flip=flip,
+                        augment=augment, seed=seed, processes=processes, device=device, progress=progress)[0]
 
 
 def evaluate_all(rows: Sequence[tuple[TrainingSet, Protocol]], test: LabelledImages, *, runs: int = 3,
                  steps: int | None = None, side: int | None = None, flip: bool = False,
                  augment: Augmentation = SMALL_AFFINE, seed: int = 0, processes: int = 1, device: str = "cpu",
                  progress: Progress | None = None) -> list[EvaluationReport]:
-    """`evaluate` for several datasets at once: their students share the processes."""
-    for name, number in (("runs", runs), ("steps", steps or 1), ("processes", processes)):
+    """`evaluate` for several datasets, whose students share the processes."""
+    steps = students.STEPS if steps is None else steps
+    for name, number in (("runs", runs), ("steps", steps), ("processes", processes)):
         if number < 1:
             raise UsageError("too few", field=name, found=number, expected="1 or more")
-    augment, seeds = replace(augment, flip=flip or augment.flip), range(seed, seed + runs)
+    augment = replace(augment, flip=flip or augment.flip)
     tasks = []
     for dataset, protocol in rows:
         pixels = side or students.default_side(min(dataset.patches().shape[1:3]))
         tested = students.resize_for_student(test.images, pixels), mapped_labels(test, dataset.class_names)
         training = _training(dataset, protocol, pixels, augment)
-        tasks += [Task(*training, *tested, len(dataset.class_names), students.STEPS if steps is None else steps, each,
-                       pixels, device) for each in seeds]
+        tasks += [Task(*training, *tested, len(dataset.class_names), steps, each, pixels, device)
+                  for each in range(seed, seed + runs)]
     results = run_students(tasks, processes=processes, progress=progress)
     return [_report(protocol, tasks[at:at + runs], results[at:at + runs])
             for at, (_, protocol) in zip(range(0, len(tasks), runs), rows, strict=True)]
 
 
 def mapped_labels(test: LabelledImages, class_names: Sequence[str]) -> NDArray[np.int64]:
-    """Labels of test images as positions in `class_names`, matched by name: class order is the most frequent
-    reproduction failure of this field.
+    """Labels of test images as positions in `class_names`, matched by name.
 
-    Images without names (a parquet file without metadata numbers its classes) are matched by position. Raises
-    ImagesError if the classes are not the same, naming them.
+    Class order is the most frequent reproduction failure of this field. Images whose classes have numbers for
+    names (a parquet file without metadata) are matched by position. Raises ImagesError if the classes are not
+    the same, naming them.
     """
     theirs, ours = tuple(test.class_names), tuple(class_names)
-    if theirs == ours:
-        return test.labels
-    if len(theirs) == len(ours) and theirs == tuple(map(str, range(len(theirs)))):
-        return test.labels
-    missing, extra = [name for name in ours if name not in theirs], [name for name in theirs if name not in ours]
+    numbered = len(theirs) == len(ours) and theirs == tuple(map(str, range(len(theirs))))
+    missing = () if numbered else tuple(name for name in ours if name not in theirs)
+    extra = () if numbered else tuple(name for name in theirs if name not in ours)
     if missing or extra:
         parts = [f"{what}: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
-                 for what, names in (("without test images", missing), ("unknown to the dataset", extra)) if names]
-        raise ImagesError(f"the test images have other classes than the dataset; {'; '.join(parts)}", file=test.source,
-                          field="classes", found=f"{len(theirs)} classes", expected=f"{len(ours)} classes",
-                          hint="Classes are matched by name: rename the class folders, or write a classes.json.")
-    position = {name: number for number, name in enumerate(ours)}
-    return np.array([position[name] for name in theirs], np.int64)[test.labels]
+                 for what, names in (("without test images", missing), ("unknown to the dataset", extra))
+                 if names]
+        raise ImagesError(f"the test images have other classes than the dataset; {'; '.join(parts)}",
+                          file=test.source, field="classes", found=len(theirs), expected=len(ours),
+                          hint="Classes are matched by name: rename class folders, or write a classes.json.")
+    places = range(len(ours)) if numbered else [ours.index(name) for name in theirs]
+    return np.asarray(np.array(places, np.int64)[test.labels])
 
 
-def _training(dataset: TrainingSet, protocol: Protocol, side: int,
-              augment: Augmentation) -> tuple[NDArray[np.uint8], NDArray[Any], Grid | None, Augmentation | None]:
+def _training(dataset: TrainingSet, protocol: Protocol, side: int, augment: Augmentation,
+              ) -> tuple[NDArray[np.uint8], NDArray[Any], Grid | None, Augmentation | None]:
     """Images, targets, grid (only if items are crops) and augmentation of a protocol."""
     if protocol == "H":
         patches = students.resize_for_student(dataset.patches(), side)
         return patches, np.repeat(dataset.labels, len(patches) // len(dataset.labels)), None, augment
     if protocol == "S0":
-        soft = dataset.probabilities()
-        return students.resize_for_student(dataset.patches(), side), soft.reshape(-1, soft.shape[2]), None, None
+        patches = students.resize_for_student(dataset.patches(), side)
+        return patches, dataset.probabilities().reshape(len(patches), -1), None, None
     if protocol == "S1":
         return dataset.images, dataset.probabilities(), dataset.grid, augment
-    raise UsageError("an unknown protocol", field="protocol", found=protocol, expected=", ".join(get_args(Protocol)))
+    raise UsageError("an unknown protocol", field="protocol", found=protocol,
+                     expected=", ".join(get_args(Protocol)))
 
 
-# ---------------------------------------------------------------------------------------------- crops of S1
-
-def crop_label(height: int, width: int, grid: Grid, box: tuple[int, int, int, int],
-               patch_probabilities: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Soft label of a crop, float64 [classes]: the patches' probabilities [patches, classes] weighted by area."""
-    return np.asarray(crop_weights(height, width, grid, box) @ patch_probabilities)
-
-
-def random_box(height: int, width: int, grid: Grid, generator: torch.Generator) -> tuple[int, int, int, int]:
-    """A square crop (top, left, bottom, right) in whole pixels.
-
-    Its area is uniform between that of a patch and that of the collage, its place uniform.
-    """
-    low = 1 / (grid[0] * grid[1])
-    scale, down, across = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
-    side = min(height, width, max(1, round(math.sqrt((low + (1 - low) * scale) * height * width))))
-    top, left = int(down * (height - side + 1)), int(across * (width - side + 1))
-    return top, left, top + side, left + side
-
-
-def crop_batches(images: NDArray[np.uint8], probabilities: NDArray[np.float32], grid: Grid, side: int,
-                 generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches of crops, uint8 [B, 3, side, side], with their labels, float32 [B, classes]."""
-    height, width = images.shape[1:3]
-    batch = min(students.BATCH, len(images) * grid[0] * grid[1])
-    for chosen in students.shuffled_batches(len(images), batch, generator):
-        crops, labels = [], np.empty((batch, probabilities.shape[2]), np.float32)
-        for place, number in enumerate(chosen):
-            top, left, bottom, right = box = random_box(height, width, grid, generator)
-            crops.append(np.ascontiguousarray(images[number, top:bottom, left:right]))
-            labels[place] = crop_label(height, width, grid, box, probabilities[number])
-        pixels = students.resize_for_student(crops, side).transpose(0, 3, 1, 2)
-        yield torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(labels)
-
-
-# ------------------------------------------------------------------------------------------------- students
+# ------------------------------------------------------------------------------------------------ students
 
 @dataclass(frozen=True)
 class Task:
-    """One student: what it trains on (see `_training`), what it is tested on, how long, and its seed."""
+    """One student: what it trains on (see `_training`), what it is tested on, how long, with which seed."""
 
     images: NDArray[np.uint8]
     targets: NDArray[Any]
@@ -245,13 +217,13 @@ class Task:
 
 def run_students(tasks: Sequence[Task], *, processes: int = 1,
                  progress: Progress | None = None) -> list[tuple[float, float]]:
-    """(accuracy in percent, seconds) of each task, in order; the accuracies do not depend on `processes`."""
+    """(accuracy in percent, seconds) of each task, in order. The accuracy does not depend on `processes`."""
     def report(done: int) -> None:
         if progress is not None:
             progress("students", done, len(tasks))
 
     report(0)
-    results: list[tuple[float, float]] = [(math.nan, math.nan)] * len(tasks)
+    results = [(math.nan, math.nan)] * len(tasks)
     if processes == 1 or len(tasks) == 1:
         for number, task in enumerate(tasks):
             results[number] = run_student(task)
@@ -259,7 +231,7 @@ def run_students(tasks: Sequence[Task], *, processes: int = 1,
         return results
     # Spawned, never forked: torch's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(tasks)), mp_context=context, initializer=prepare_process) as pool:
+    with ProcessPoolExecutor(min(processes, len(tasks)), context, prepare_process) as pool:
         pending = {pool.submit(run_student, task): number for number, task in enumerate(tasks)}
         try:
             for done, future in enumerate(as_completed(pending), 1):
@@ -272,29 +244,29 @@ def run_students(tasks: Sequence[Task], *, processes: int = 1,
 
 
 def run_student(task: Task) -> tuple[float, float]:
-    """Train and test one student, on one thread: (accuracy in percent, seconds)."""
+    """Train and test one student on one thread: (accuracy in percent, seconds)."""
     started = time.perf_counter()
     with students.one_thread():
-        net = _train(task)
-        percent = students.accuracy(students.predict(net, task.test_images), task.test_labels)
-    return percent, time.perf_counter() - started
+        logits = students.predict(_train(task), task.test_images)
+    return students.accuracy(logits, task.test_labels), time.perf_counter() - started
 
 
 def _train(task: Task) -> ConvNet:
     if task.crop_grid is None:
-        return students.train(task.images, task.targets, classes=task.classes, steps=task.steps, seed=task.seed,
-                              side=task.side, augment=task.augment, device=task.device)
+        return students.train(task.images, task.targets, classes=task.classes, steps=task.steps,
+                              seed=task.seed, side=task.side, augment=task.augment, device=task.device)
     generator = torch.Generator().manual_seed(task.seed)
     net = students.fresh(task.classes, task.side, task.images, generator)
     batches = crop_batches(task.images, task.targets, task.crop_grid, task.side, generator)
-    return students.fit(net, batches, steps=task.steps, generator=generator, augment=task.augment, device=task.device)
+    return students.fit(net, batches, steps=task.steps, generator=generator, augment=task.augment,
+                        device=task.device)
 
 
 def prepare_process() -> None:
-    """Make a process that does nothing but train quick: one thread, and memory that stays.
+    """Make a process quick that does nothing but train: one thread, and memory that stays.
 
-    glibc gives freed blocks of more than 128 KiB back to the kernel and takes them again, zeroed, at the next step:
-    a third of the time of a step of these small networks.
+    glibc gives freed blocks of more than 128 KiB back to the kernel and asks for them again, zeroed, at the
+    next step. That is a third of the time of a step of these small networks.
     """
     import ctypes
 
@@ -308,11 +280,12 @@ def prepare_process() -> None:
     mallopt(trim_threshold, 2**30)
 
 
-def _report(protocol: Protocol, tasks: Sequence[Task], results: Sequence[tuple[float, float]]) -> EvaluationReport:
-    first, per_run = tasks[0], [percent for percent, _ in results]
+def _report(protocol: Protocol, tasks: Sequence[Task], results: Sequence[tuple[float, float]],
+            ) -> EvaluationReport:
+    first, per_run = tasks[0], tuple(percent for percent, _ in results)
     mean, tested = fmean(per_run), len(first.test_labels)
     widths = "-".join(map(str, students.block_widths(first.side)))
     return EvaluationReport(mean, stdev(per_run) if len(per_run) > 1 else None, len(per_run), protocol,
                             students.binomial_error(mean, tested), first.steps, first.side,
                             f"ConvNet {widths} with GroupNorm", len(first.images), tested,
-                            tuple(task.seed for task in tasks), tuple(per_run), sum(spent for _, spent in results))
+                            tuple(task.seed for task in tasks), per_run, sum(spent for _, spent in results))

@@ -1,4 +1,4 @@
-"""The file of a teacher: safetensors with one metadata key, canonical JSON. Bytes <-> ConvNet, strictly checked.
+"""The file of a teacher: safetensors with one metadata key. Bytes <-> ConvNet, strictly checked.
 
 Nothing in a file is ever executed, and no memory is taken before its shapes are known to be those of the
 network that its metadata describes.

@@ -187,7 +187,9 @@ def train_teacher(images: LabelledImages, output: str | Path, *, side: int | Non
         net = students.train(pixels[kept], images.labels[kept], classes=len(images.class_names), steps=steps,
                              seed=seed, side=side, augment=augment, label_smoothing=label_smoothing,
                              device=device, progress=progress)
-        right = students.accuracy(students.predict(net, pixels[held]), images.labels[held]) if len(held) else None
+        right = None
+        if len(held):
+            right = students.accuracy(students.predict(net, pixels[held]), images.labels[held])
     data = teacher_bytes(net, images.class_names)
     save_atomically(target, data)
     error = None if right is None else students.binomial_error(right, len(held))
@@ -282,7 +284,8 @@ def _as_teacher(found: Any, spec: str) -> Teacher:
     return FunctionTeacher(found, probe.shape[1], spec, names)
 
 
-def _asked(function: Callable[..., Any], images: Images, spec: str, classes: int | None) -> NDArray[np.float32]:
+def _asked(function: Callable[..., Any], images: Images, spec: str,
+           classes: int | None) -> NDArray[np.float32]:
     """What a function answers, checked; torch tensors are taken too."""
     try:
         with torch.no_grad():

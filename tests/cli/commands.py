@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner, Result
+from PIL import Image
+from tiny_case import three_greys
 from tiny_pipeline import make_group
 
 from d3codec.cli.main import main
@@ -34,11 +36,22 @@ def answer(*arguments: Any, code: int = 0) -> Any:
 
 def run(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:
     """The command as a process of its own."""
-    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=120, **options)
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
 
 
 def environment(**changes: str) -> dict[str, str]:
     return {**os.environ, **changes}
+
+
+def greys(folder: Path) -> Path:
+    """A folder of the images of `tiny_case.three_greys`, ten for each of the classes a, b and c."""
+    images, labels, names = three_greys()
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        path = folder / names[label] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    return folder
 
 
 def bare_file(path: Path, names: tuple[str, ...] = ("zero", "one", "two"), ids: tuple[str, ...] | None = None,

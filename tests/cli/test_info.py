@@ -46,13 +46,14 @@ def test_view_for_people(bare):
     assert result.exit_code == 0
     assert result.stderr == ""
     lines = result.stdout.splitlines()
-    assert lines[0] == f"{bare}: {bare.stat().st_size:,} bytes, version 0.1, 3 classes x 4 images"
+    size = bare.stat().st_size
+    assert lines[0] == f"{bare}: {size:,} bytes, version 0.1, 3 classes x 4 images"
     for piece in ("zero, one, two", "4 a class, 8x8 pixels, 2x2 patches", "quantized, 3 logits a patch",
                   "learned, 2 tokens a class", "DDIM, 3 steps, guidance 2", "00000000 (cast f16)",
                   D3MFile.open(bare).content_id):
         assert piece in result.stdout
     table = {line.split()[0]: line.split()[1] for line in lines[3:7]}
-    assert sum(int(size.replace(",", "")) for size in table.values()) == bare.stat().st_size
+    assert sum(int(cell.replace(",", "")) for cell in table.values()) == size
 
 
 def test_long_lists_of_classes_are_cut(tmp_path):

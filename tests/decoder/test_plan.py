@@ -14,7 +14,7 @@ from d3codec.format.manifest import Classes, Content, SectionEntry
 
 def content(classes: int, *counts: int) -> Content:
     """A dataset of groups with so many images a class; sections are not looked at."""
-    groups = tuple(make_group(None, classes=classes, ipc=count, labels="h", generator=bytes(32))[0] for count in counts)
+    groups = tuple(make_group(None, classes=1, ipc=count, labels="h", generator=bytes(32))[0] for count in counts)
     return Content(classes=Classes(authority="none", count=classes), groups=groups, digests=bytes(32),
                    sections=(SectionEntry(name="cls", group=None, raw_lengths=(1,)),))
 

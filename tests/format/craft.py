@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from d3codec.format import canonical
-from d3codec.format.file import ClassRecord, ContentDraft, pack_classes
+from d3codec.format.file import ClassRecord, ContentDraft, pack_classes, write_d3m
 from d3codec.format.manifest import (
     Classes,
     DeltaConditioning,
@@ -23,6 +23,8 @@ from d3codec.format.manifest import (
     WordsConditioning,
     section_plan,
 )
+
+__all__ = ["Pieces", "delta", "digits_draft", "filled", "group", "recipe", "rich_draft", "words", "write_d3m"]
 
 MAGIC = b"\x89D3M\r\n\x1a\n"
 

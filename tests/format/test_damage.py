@@ -63,7 +63,7 @@ def test_any_bytes(data: bytes) -> None:
     assert accepted(DATA[:24] + data) is None
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=200)
 @given(st.integers(0, 2**32))
 def test_changed_manifests_with_right_checksums(seed: int) -> None:
     """What is accepted has the content that its bytes say, in their one encoding."""
@@ -84,7 +84,7 @@ def test_changed_manifests_with_right_checksums(seed: int) -> None:
         assert (file.content_id == CONTENT_ID) == (pack(file.content.to_wire()) == pack(PIECES.manifest["c"]))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(st.integers(0, 2**32))
 def test_changed_frames_with_right_checksums(seed: int) -> None:
     """The decompressor meets bytes that no compressor wrote; what passes has the right digest."""

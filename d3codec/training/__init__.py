@@ -1,0 +1,1 @@
+"""Students, teachers, the evaluation protocols and what they are compared with."""
