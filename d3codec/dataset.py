@@ -271,7 +271,7 @@ class Dataset:
     def position(self, wanted: str | int) -> int:
         """The position of a class of this view, by name, id or position; UsageError if it is not there."""
         if isinstance(wanted, str):
-            found = [info.index for info in self.classes if wanted in (info.name, info.id)]
+            found = [info.index for info in self.classes if wanted and wanted in (info.name, info.id)]
         else:
             found = [index for index in self.selection.classes if index == wanted]
         if len(found) == 1:

@@ -123,18 +123,18 @@ def _switches(torch: Any) -> list[tuple[Any, str, Any]]:
 def fingerprint(device: str) -> str:
     """One line that names what the pixels of profile `reproducible` depend on beside the file.
 
-    Pieces are joined by ' | ', each a name and a value: the processor with the instruction set that torch
-    uses (on a GPU its name, capability and libraries), the architecture, library versions, the version of
-    this decoder, and environment variables that choose kernels.
+    Pieces are joined by '|', each a name and a value: the processor with the instruction set that torch uses
+    (on a GPU its name, capability and libraries), library versions, the version of this decoder (r), and
+    environment variables that choose kernels. Short, since every file carries it.
     """
     torch = require_torch()
     from importlib.metadata import version
 
-    pieces = [_cpu(torch), platform.machine()] if device == "cpu" else _gpu(torch)
+    pieces = _cpu(torch) if device == "cpu" else _gpu(torch)
     pieces += [f"torch {torch.__version__}", f"diffusers {version('diffusers')}",
-               f"transformers {version('transformers')}", f"d3codec decode {DECODE_VERSION}"]
+               f"transformers {version('transformers')}", f"r {DECODE_VERSION}"]
     pieces += [f"{name} {os.environ[name]}" for name in _KERNEL_VARIABLES if os.environ.get(name)]
-    return " | ".join(pieces)
+    return "|".join(pieces)
 
 
 def differences(one: str, other: str) -> list[str]:
@@ -146,13 +146,12 @@ def differences(one: str, other: str) -> list[str]:
 
 
 def _pieces(text: str) -> dict[str, str]:
-    pairs = (piece.rpartition(" ") if piece.startswith("d3codec ") else piece.partition(" ")
-             for piece in text.split(" | "))
-    return {name if value else "architecture": value or name for name, _, value in pairs}
+    pairs = (piece.partition(" ") for piece in text.split("|"))
+    return {name: value for name, _, value in pairs}
 
 
-def _cpu(torch: Any) -> str:
-    return f"cpu {_processor()} {torch.backends.cpu.get_cpu_capability()}"
+def _cpu(torch: Any) -> list[str]:
+    return [f"cpu {_processor()} {torch.backends.cpu.get_cpu_capability()}"]
 
 
 def _processor() -> str:
@@ -167,7 +166,7 @@ def _processor() -> str:
             ("CPU implementer", "CPU variant", "CPU part")
         found = [facts[key] for key in keys if facts.get(key)]
         if found:
-            return "-".join(found)
+            return "-".join(found).removeprefix("Authentic").removeprefix("Genuine")
     name = os.environ.get("PROCESSOR_IDENTIFIER", "") if sys.platform == "win32" else platform.processor()
     return "-".join((name or "unknown").replace(",", " ").split())
 

@@ -12,6 +12,7 @@ import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -247,12 +248,12 @@ def contact_sheet(images: Mapping[str, Sequence[np.ndarray]] | Sequence[tuple[st
     rows = [(name, list(row)[:SHEET_IMAGES]) for name, row in pairs[:SHEET_CLASSES] if len(row)]
     if not rows:
         raise UsageError("no image to draw", file=str(path))
-    data = b""
-    for columns in (SHEET_IMAGES, SHEET_IMAGES // 2, 2):
-        for cell in _CELLS:
-            data = _draw([(name, row[:columns]) for name, row in rows], cell)
-            if len(data) < SHEET_BYTES:
-                break
+    data, area = b"", 0
+    for columns, cell in product((SHEET_IMAGES, SHEET_IMAGES // 2, 2), _CELLS):
+        # Bytes grow about with the area: what would clearly be too large is not drawn.
+        if data and len(data) * columns * cell**2 > 1.5 * SHEET_BYTES * area:
+            continue
+        data, area = _draw([(name, row[:columns]) for name, row in rows], cell), columns * cell**2
         if len(data) < SHEET_BYTES:
             break
     _save(Path(path), data)
@@ -276,7 +277,7 @@ def _draw(rows: Sequence[tuple[str, Sequence[np.ndarray]]], cell: int) -> bytes:
         for column, image in enumerate(row):
             sheet.paste(Image.fromarray(image), (_NAME_WIDTH + column * width, top))
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", optimize=True)
+    sheet.save(buffer, "PNG")
     return buffer.getvalue()
 
 

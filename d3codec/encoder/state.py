@@ -59,23 +59,23 @@ class WorkFolder:
             path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path / LOCK)
             lock.acquire(timeout=0)
+            try:
+                if restart:
+                    _empty(path)
+                if (path / OPTIONS).is_file():
+                    _refuse_other_options(path, options)
+                else:
+                    save_atomically(path / OPTIONS, (json.dumps(dict(options), indent=1) + "\n").encode())
+            except BaseException:
+                lock.release()
+                raise
         except Timeout as error:
             raise OutputError("another encode is at work in this folder", file=str(path),
                               hint="wait for it, or name another output or work folder") from error
         except OSError as error:
-            raise OutputError(
-                f"the work folder cannot be written: {error.strerror or error}", file=str(path)) from error
-        try:
-            if restart:
-                _empty(path)
-            if (path / OPTIONS).is_file():
-                _refuse_other_options(path, options)
-            else:
-                save_atomically(path / OPTIONS, (json.dumps(dict(options), indent=1) + "\n").encode())
-            return cls(path, lock, *_read_state(path / STATE))
-        except BaseException:
-            lock.release()
-            raise
+            raise OutputError(f"the work folder cannot be written: {error.strerror or error}",
+                              file=str(path)) from error
+        return cls(path, lock, *_read_state(path / STATE))
 
     def __enter__(self) -> WorkFolder:
         return self
@@ -100,7 +100,7 @@ class WorkFolder:
     def save(self, name: str, **arrays: np.ndarray) -> None:
         """Keep an artefact; an older one of this name is good until the new one is. Raises OutputError."""
         buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **arrays)
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]  # numpy 2 takes a flag too; no array has its name
         data, old = buffer.getvalue(), self._digests.get(name)
         digest = hashlib.sha256(data).hexdigest()
         save_atomically(self._path(name, digest), data)
@@ -129,11 +129,12 @@ class WorkFolder:
         return dict(self._seconds)
 
     def remove(self) -> None:
-        """Delete the folder and everything in it."""
-        _empty(self.path)
+        """Delete the folder and everything in it, as far as the file system lets us."""
+        with suppress(OSError):
+            _empty(self.path)
         self._lock.release()
-        (self.path / LOCK).unlink(missing_ok=True)
         with suppress(OSError):  # another run may have begun to use it
+            (self.path / LOCK).unlink(missing_ok=True)
             self.path.rmdir()
 
     def _tick(self) -> None:

@@ -252,21 +252,25 @@ class Content(Record):
         return self
 
 
+Ancillary = Annotated[tuple[AncillaryEntry, ...], Field(min_length=1), _listed]
+Claims = Annotated[dict[Text, Text], Field(max_length=limits.CLAIMS)]
+
+
 class About(Record):
     """What changes no pixel and no label: every field may be None, which leaves it out."""
 
     _complete: ClassVar[bool] = False
 
-    ancillary: Annotated[tuple[AncillaryEntry, ...], Field(min_length=1), _listed] | None = None
-    citation: Text | None = None
-    claims: Annotated[dict[Text, Text], Field(max_length=limits.CLAIMS)] | None = None
-    digest: Digest | None = None
-    fingerprint: Text | None = None
-    licence: Text | None = None
-    method: Text | None = None
-    pixels: Digest | None = None
-    source: Text | None = None
-    teacher: Text | None = None
+    ancillary: Annotated[Ancillary | None, Field(alias="x")] = None
+    citation: Annotated[Text | None, Field(alias="b")] = None
+    claims: Annotated[Claims | None, Field(alias="c")] = None
+    digest: Annotated[Digest | None, Field(alias="h")] = None
+    fingerprint: Annotated[Text | None, Field(alias="f")] = None
+    licence: Annotated[Text | None, Field(alias="l")] = None
+    method: Annotated[Text | None, Field(alias="m")] = None
+    pixels: Annotated[Digest | None, Field(alias="p")] = None
+    source: Annotated[Text | None, Field(alias="s")] = None
+    teacher: Annotated[Text | None, Field(alias="t")] = None
 
     @model_validator(mode="after")
     def _paired(self) -> Self:

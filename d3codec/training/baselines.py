@@ -1,24 +1,35 @@
-"""Real images at a price: grey levels of a few bits a pixel, packed and compressed. What the demo compares with.
+"""Real images at a price: grey levels of a few bits a pixel, packed and compressed. A file's opponents.
 
-Generous to the real images on purpose: no header is counted, and no byte for labels (images lie in rounds of one image
-a class, so the place says the class).
+Generous to the real images on purpose. Only pixels are counted: no header, and no byte for the labels, because
+images lie in the order of their classes, equally many of each (of the first classes one more where the number
+does not divide). The order within a class is free, so neighbours are alike, which compresses best.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from d3codec.errors import UsageError
+from d3codec.errors import ImagesError, UsageError
 from d3codec.training.teachers import Teacher
+
+LEVEL = 19  # of zstd
+STARTS = 5  # of k-means
+IMAGES_FIRST, PIXELS_FIRST = 0, 1  # first byte of a packed set: which axis varies slowest
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Real images as a receiver sees them: uint8 [N, H, W, 3], classes int64 [N], positions in the source, bytes."""
+    """Real images as a receiver sees them.
+
+    images: uint8 [N, h, w, 3], grey, quantized; labels: int64 [N]; positions: int64 [N], in the source;
+    bytes: what storing them takes.
+    """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -26,114 +37,176 @@ class Stored:
     bytes: int
 
 
+# ------------------------------------------------------------------------------------------------- packing
+
 def pack_real(images: NDArray[np.uint8], bits: int) -> bytes:
-    """Grey images of `bits` bits a pixel as bytes: packed bits in row order, zstd level 19.
+    """Images as bytes: grey levels of `bits` bits, packed, zstd level 19, in the better of two pixel orders.
 
     Arguments:
-        images: uint8 [N, H, W, 3]; their grey value is the mean of the channels.
-        bits: 1, 2, 4 or 8.
+        images: uint8 [N, h, w, 3]; grey by ITU-R BT.601 (exact where the channels are equal).
+        bits: 1 to 8 a pixel; level k stands for the grey value 255 k / (2^bits - 1).
     """
-    return zstandard.ZstdCompressor(level=19).compress(_packed(_levels(images, bits), bits))
+    levels = grey_levels(images, bits)
+    orders = {IMAGES_FIRST: levels, PIXELS_FIRST: np.moveaxis(levels, 0, -1)}
+    parameters = zstandard.ZstdCompressionParameters.from_level(LEVEL, write_content_size=False)
+    compress = zstandard.ZstdCompressor(compression_params=parameters).compress
+    return min((bytes([order]) + compress(_packed(values, bits)) for order, values in orders.items()), key=len)
 
 
 def unpack_real(data: bytes, shape: tuple[int, int, int], bits: int) -> NDArray[np.uint8]:
-    """The images of `pack_real` as a student sees them: uint8 [N, H, W, 3]; `shape` is (N, H, W)."""
-    raw = zstandard.ZstdDecompressor().decompress(data)
-    bit = np.unpackbits(np.frombuffer(raw, np.uint8))[:np.prod(shape) * bits].reshape(-1, bits)
-    levels = bit @ (1 << np.arange(bits)[::-1])
-    grey = np.rint(levels * (255 / (2**bits - 1))).astype(np.uint8).reshape(shape)
+    """The images of `pack_real` as a student sees them, uint8 [N, h, w, 3]; `shape` is (N, h, w)."""
+    count, height, width = shape
+    values = count * height * width
+    raw = zstandard.ZstdDecompressor().decompress(data[1:], max_output_size=(values * bits + 7) // 8)
+    digits = np.unpackbits(np.frombuffer(raw, np.uint8), count=values * bits).reshape(values, bits)
+    levels = digits @ (1 << np.arange(bits)[::-1])
+    ordered = levels.reshape(shape) if data[0] == IMAGES_FIRST else np.moveaxis(
+        levels.reshape(height, width, count), -1, 0)
+    return grey_images(ordered, bits)
+
+
+def grey_levels(images: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """uint8 [N, h, w, 3] -> levels 0 to 2^bits - 1, uint8 [N, h, w]."""
+    if not 1 <= bits <= 8:
+        raise UsageError("no such number of bits a pixel", field="bits", found=bits, expected="1 to 8")
+    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or not images.size:
+        raise ImagesError("not a set of RGB images of one size", field="images",
+                          found=f"{images.dtype} {images.shape}", expected="uint8 (N, h, w, 3)")
+    grey = images.astype(np.int64) @ np.array([299, 587, 114])  # thousandths
+    top = 2**bits - 1
+    return np.asarray((2 * grey * top + 255_000) // 510_000, np.uint8)
+
+
+def grey_images(levels: NDArray[np.integer], bits: int) -> NDArray[np.uint8]:
+    """Levels [N, h, w] -> the grey images that they stand for, uint8 [N, h, w, 3]."""
+    top = 2**bits - 1
+    grey = ((2 * levels.astype(np.int64) * 255 + top) // (2 * top)).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=-1)
-
-
-def _levels(images: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
-    if bits not in (1, 2, 4, 8):
-        raise UsageError("bits a pixel", field="bits", found=bits, expected="1, 2, 4 or 8")
-    return np.rint(images.mean(-1) * ((2**bits - 1) / 255)).astype(np.uint8)
 
 
 def _packed(levels: NDArray[np.uint8], bits: int) -> bytes:
     return np.packbits(np.unpackbits(levels.reshape(-1, 1), axis=1)[:, 8 - bits:]).tobytes()
 
 
-def in_rounds(labels: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Positions `order` rearranged: the first of every class, then the second of every class, while all have one."""
-    of_class = [order[labels[order] == label] for label in range(int(labels.max()) + 1)]
-    rounds = min(len(positions) for positions in of_class)
-    return np.stack([positions[:rounds] for positions in of_class], axis=1).reshape(-1)
+def cheap_order(images: NDArray[np.uint8], labels: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
+    """Positions by class and, within a class, each image followed by the one most like it."""
+    levels = grey_levels(images, bits).reshape(len(images), -1).astype(np.float64)
+    chains = []
+    for label in np.unique(labels):
+        left = np.flatnonzero(labels == label).tolist()
+        chain = [left.pop(0)]
+        while left:
+            distances = ((levels[left] - levels[chain[-1]]) ** 2).sum(1)
+            chain.append(left.pop(int(distances.argmin())))
+        chains += chain
+    return np.array(chains, np.int64)
 
 
-def fill(images: NDArray[np.uint8], labels: NDArray[np.int64], order: NDArray[np.int64], bits: int,
-         budget: int) -> Stored:
-    """As many whole rounds of `order` as fit into `budget` bytes. UsageError if not even one image a class does."""
-    classes, positions = int(labels.max()) + 1, in_rounds(labels, order)
+# ----------------------------------------------------------------------------------------------- selection
 
-    def size(rounds: int) -> int:
-        return len(pack_real(images[positions[:rounds * classes]], bits))
-
-    low, high = 0, len(positions) // classes
-    while low < high:  # the size grows with the number of images, but for a few bytes of luck
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if size(middle) <= budget else (low, middle - 1)
-    if low == 0:
-        raise UsageError("no image of every class fits", field="budget", found=budget, expected=f"{size(1)} bytes or more")
-    kept = positions[:low * classes]
-    data = pack_real(images[kept], bits)
-    return Stored(unpack_real(data, (len(kept), *images.shape[1:3]), bits), labels[kept], kept, len(data))
-
-
-def fit_to_bytes(images: NDArray[np.uint8], labels: NDArray[np.int64], *, bits: int, budget: int,
+def fit_to_bytes(images: NDArray[np.uint8], labels: NDArray[np.int64], bits: int, budget: int,
                  seed: int) -> Stored:
-    """Random real images, equally many of every class, as many as fit into `budget` bytes at `bits` bits a pixel."""
-    return fill(images, labels, np.random.default_rng(seed).permutation(len(labels)), bits, budget)
+    """Random real images, equally many of every class, as many as fit into `budget` bytes.
 
-
-def select_by_teacher(images: NDArray[np.uint8], labels: NDArray[np.int64], teacher: Teacher, *, bits: int,
-                      budget: int) -> Stored:
-    """Typical and diverse real images: of every class the medoids of k clusters, k as large as the budget allows.
-
-    Clusters are those of k-means on pixels among the images that the teacher names right; medoids of such clusters
-    were far better than the images of lowest loss, which are all alike.
+    Raises UsageError if not even one image of every class fits.
     """
-    right = np.flatnonzero(teacher(images).argmax(1) == labels)
-    classes = int(labels.max()) + 1
-    low, high = 1, int(np.bincount(labels[right], minlength=classes).min())
-    best = fill(images, labels, _medoids(images, labels, right, low), bits, budget)
+    order = np.random.default_rng(seed).permutation(len(labels))
+
+    def first(label: int, count: int) -> NDArray[np.int64]:
+        return np.asarray(order[labels[order] == label][:count])
+
+    return _as_many_as_fit(images, labels, np.bincount(labels), first, bits, budget)
+
+
+def select_by_teacher(images: NDArray[np.uint8], labels: NDArray[np.int64], teacher: Teacher, bits: int,
+                      budget: int) -> Stored:
+    """Typical and diverse real images: of every class the k images next to the centres of k clusters, with k
+    as large as `budget` bytes allow.
+
+    k-means on the quantized pixels, among the images to whose class the teacher gives more than half of the
+    probability. The images of lowest loss are all alike and worse than random ones. Raises UsageError like
+    `fit_to_bytes`.
+    """
+    logits = teacher(images).astype(np.float64)
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    sure = 2 * powers[np.arange(len(labels)), labels] > powers.sum(1)
+    points = grey_levels(images, bits).reshape(len(images), -1) / (2.0**bits - 1)
+
+    @cache
+    def medoids(label: int, count: int) -> NDArray[np.int64]:
+        members = np.flatnonzero(sure & (labels == label))
+        return members[central(points[members], count)]
+
+    available = np.bincount(labels[sure], minlength=int(labels.max()) + 1)
+    return _as_many_as_fit(images, labels, available, medoids, bits, budget)
+
+
+def _as_many_as_fit(images: NDArray[np.uint8], labels: NDArray[np.int64], available: NDArray[np.int64],
+                    choose: Callable[[int, int], NDArray[np.int64]], bits: int, budget: int) -> Stored:
+    """The largest set that fits. `available`: images of each class; `choose(label, count)` picks some."""
+    classes = len(available)
+    if not available.all():
+        raise UsageError("a class without usable images", field="labels", found=int(available.argmin()))
+
+    def stored(count: int) -> Stored:
+        share, more = divmod(count, classes)
+        chosen = np.concatenate([choose(label, share + (label < more)) for label in range(classes)])
+        chosen = chosen[cheap_order(images[chosen], labels[chosen], bits)]
+        data = pack_real(images[chosen], bits)
+        seen = unpack_real(data, (count, *images.shape[1:3]), bits)
+        return Stored(seen, labels[chosen], chosen, len(data))
+
+    best = stored(classes)
+    if best.bytes > budget:
+        raise UsageError("not even one image of every class fits", field="budget", found=budget,
+                         expected=f"{best.bytes} bytes or more")
+    low, limit = classes, classes * int(available.min())
+    high = limit
     while low < high:
         middle = (low + high + 1) // 2
-        trial = fill(images, labels, _medoids(images, labels, right, middle), bits, budget)
-        if len(trial.labels) == middle * classes:
+        trial = stored(middle)
+        if trial.bytes <= budget:
             low, best = middle, trial
         else:
             high = middle - 1
+    for count in range(low + 1, min(low + classes, limit) + 1):  # another set may be larger and yet compress better
+        trial = stored(count)
+        if trial.bytes <= budget:
+            best = trial
     return best
 
 
-def _medoids(images: NDArray[np.uint8], labels: NDArray[np.int64], allowed: NDArray[np.int64],
-             clusters: int) -> NDArray[np.int64]:
-    chosen = []
-    for label in range(int(labels.max()) + 1):
-        members = allowed[labels[allowed] == label]
-        chosen.append(members[_centres(images[members].reshape(len(members), -1).astype(np.float64), clusters)])
-    return np.concatenate(chosen)
+def central(points: NDArray[np.float64], clusters: int) -> NDArray[np.int64]:
+    """Positions of `clusters` points, each next to a centre of k-means (best of five k-means++ starts)."""
+    tries = [_lloyd(points, points[_spread(points, clusters, np.random.default_rng(seed))])
+             for seed in range(STARTS)]
+    centres = min(tries, key=lambda centres: float(_distances(points, centres).min(1).sum()))
+    chosen: list[int] = []
+    for row in _distances(centres, points).argsort(1, kind="stable"):
+        chosen.append(next(int(point) for point in row if int(point) not in chosen))
+    return np.array(chosen, np.int64)
 
 
-def _centres(points: NDArray[np.float64], clusters: int) -> NDArray[np.int64]:
-    """Indices of the points nearest to the centres of k-means (Lloyd's rule from a farthest-first start)."""
-    first = int(((points - points.mean(0)) ** 2).sum(1).argmin())
-    centres = [first]
-    distance = ((points - points[first]) ** 2).sum(1)
-    while len(centres) < clusters:
-        centres.append(int(distance.argmax()))
-        distance = np.minimum(distance, ((points - points[centres[-1]]) ** 2).sum(1))
-    means = points[centres]
-    for _ in range(10):
-        nearest = _distances(points, means).argmin(1)
-        means = np.stack([points[nearest == k].mean(0) if (nearest == k).any() else means[k] for k in range(clusters)])
-    order, taken = _distances(means, points).argsort(1), []
-    for row in order:  # a point stands for one centre only
-        taken.append(next(int(point) for point in row if int(point) not in taken))
-    return np.array(taken)
+def _spread(points: NDArray[np.float64], clusters: int, draw: np.random.Generator) -> list[int]:
+    """k-means++: each new start with a probability in proportion to its squared distance from those before."""
+    starts = [int(draw.integers(len(points)))]
+    nearest = ((points - points[starts[0]]) ** 2).sum(1)
+    while len(starts) < clusters:
+        total = nearest.sum()
+        chance = nearest / total if total > 0 else None
+        starts.append(int(draw.choice(len(points), p=chance)))
+        nearest = np.minimum(nearest, ((points - points[starts[-1]]) ** 2).sum(1))
+    return starts
 
 
-def _distances(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray((a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * a @ b.T)
+def _lloyd(points: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.float64]:
+    for _ in range(20):
+        nearest = _distances(points, centres).argmin(1)
+        centres = np.stack([points[nearest == number].mean(0) if (nearest == number).any() else centre
+                            for number, centre in enumerate(centres)])
+    return centres
+
+
+def _distances(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Squared distances [len(one), len(other)]."""
+    return np.asarray((one * one).sum(1)[:, None] + (other * other).sum(1) - 2 * one @ other.T)

@@ -53,9 +53,9 @@ class ConvNet(nn.Module):
 
     def __init__(self, classes: int, side: int, width: int = 32) -> None:
         super().__init__()
-        if classes < 1 or width < GROUPS or width % GROUPS:
-            raise UsageError(f"a network needs a class and a width in multiples of {GROUPS}",
-                             found=f"{classes} classes, width {width}")
+        if width < GROUPS or width % GROUPS:
+            raise UsageError("no network of this width", field="width", found=width,
+                             expected=f"a multiple of {GROUPS}")
         self.classes, self.side, self.width = classes, side, width
         layers: list[nn.Module] = []
         channels = 3

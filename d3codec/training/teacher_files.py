@@ -143,8 +143,9 @@ def _fill(net: ConvNet, tensors: dict[str, Any], file: str) -> None:
         raise TeacherError("a tensor is missing or unknown", file=file, field=odd[0],
                            found=f"{len(tensors)} tensors", expected=f"{len(wanted)} tensors")
     state = {"mean": net.mean, "std": net.std}
-    for name, tensor in tensors.items():
-        found, expected = [tensor["dtype"], *tensor["shape"]], ["F32", *wanted[name].shape]
+    for name, parameter in wanted.items():
+        tensor = tensors[name]
+        found, expected = [tensor["dtype"], *tensor["shape"]], ["F32", *parameter.shape]
         if found != expected:
             raise TeacherError("a tensor of another type or shape", file=file, field=name, found=str(found),
                                expected=str(expected))

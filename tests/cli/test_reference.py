@@ -24,8 +24,8 @@ def test_the_page_is_up_to_date():
 
 
 def test_the_program_prints_the_page():
-    shown = subprocess.run([sys.executable, "-m", "d3codec.cli.reference"], capture_output=True, check=True).stdout
-    assert shown.decode() == reference()
+    program = [sys.executable, "-m", "d3codec.cli.reference"]
+    assert subprocess.run(program, capture_output=True, check=True).stdout.decode() == reference()
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -47,15 +47,23 @@ def test_every_damage_is_found(cache):
 
 def test_a_unit_is_not_taken_for_another(cache):
     cache.put(UNIT, PIXELS)
-    for other in (unit_at(0, 4, 10, 4), unit_at(1, 3, 10, 4), replace(UNIT, classes=UNIT.classes[:3] + (9,) * 5)):
+    for other in (
+        unit_at(0, 4, 10, 4),
+        unit_at(1, 3, 10, 4),
+        replace(UNIT, classes=UNIT.classes[:3] + (9,) * 5),
+    ):
         if cache.path(other) != cache.path(UNIT):
             shutil.copy(cache.path(UNIT), cache.path(other))
         assert cache.get(other) is None
 
 
 def test_the_key_separates_content_profile_and_fingerprint():
-    keys = {cache_key(content, profile, machine) for content in ("a", "b") for profile in ("reproducible", "fast")
-            for machine in ("here", "there")}
+    keys = {
+        cache_key(content, profile, machine)
+        for content in ("a", "b")
+        for profile in ("reproducible", "fast")
+        for machine in ("here", "there")
+    }
     assert len(keys) == 8
 
 
@@ -76,7 +84,7 @@ def test_processes_do_not_disturb_each_other(tmp_path):
     script = ("import sys; sys.path.insert(0, sys.argv[2])\n"
               "import test_cache as t; from d3codec.decoder.cache import UnitCache\n"
               "cache = UnitCache(sys.argv[1], 'key')\n"
-              "for _ in range(150): cache.put(t.UNIT, t.PIXELS)")
+              "for _ in range(60): cache.put(t.UNIT, t.PIXELS)")
     here = str(__file__).rsplit("/", 1)[0]
     writers = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path), here]) for _ in range(2)]
     cache, seen = UnitCache(tmp_path, "key"), 0

@@ -14,13 +14,16 @@ from d3codec.format.manifest import Classes, Content, SectionEntry
 
 def content(classes: int, *counts: int) -> Content:
     """A dataset of groups with so many images a class; sections are not looked at."""
-    groups = tuple(make_group(None, classes=1, ipc=count, labels="h", generator=bytes(32))[0] for count in counts)
+    groups = tuple(make_group(None, classes=1, ipc=count, labels="h", kind="words",
+                                generator=bytes(32))[0] for count in counts)
     return Content(classes=Classes(authority="none", count=classes), groups=groups, digests=bytes(32),
                    sections=(SectionEntry(name="cls", group=None, raw_lengths=(1,)),))
 
 
 def wanted_in(plan: Plan) -> set[tuple[int, int, int]]:
-    return {(unit.group, *pair) for unit in plan.units for pair in zip(unit.classes, unit.indices, strict=True)}
+    return {
+        (unit.group, *pair) for unit in plan.units for pair in zip(unit.classes, unit.indices, strict=True)
+    }
 
 
 def test_everything():
@@ -41,8 +44,10 @@ def test_a_subset_takes_whole_units_of_the_full_plan():
         plan = Plan.of(data, classes, limit)
         assert set(plan.units) <= set(whole.units)
         assert set(plan.images) <= wanted_in(plan)
-        assert all(set(plan.images) & {(unit.group, *pair) for pair in zip(unit.classes, unit.indices, strict=True)}
-                   for unit in plan.units), "a unit of which nothing is wanted"
+        assert all(
+            set(plan.images) & {(unit.group, *pair) for pair in zip(unit.classes, unit.indices, strict=True)}
+            for unit in plan.units
+        ), "a unit of which nothing is wanted"
         assert list(plan.images) == [image for image in whole.images if image in set(plan.images)]
         for class_ in classes:
             numbers = [plan.number_in_class(group, index) for group, of, index in plan.images if of == class_]
@@ -67,7 +72,9 @@ def test_the_last_unit_may_be_short():
     assert unit_at(0, 1, 3, 3) == Unit(0, 1, (2,), (2,))
 
 
-@pytest.mark.parametrize("asked", [{"classes": [3]}, {"classes": [-1]}, {"classes": []}, {"limit": 0}, {"groups": [1]}])
+@pytest.mark.parametrize(
+    "asked", [{"classes": [3]}, {"classes": [-1]}, {"classes": []}, {"limit": 0}, {"groups": [1]}]
+)
 def test_what_is_not_there_cannot_be_asked_for(asked):
     with pytest.raises(UsageError):
         Plan.of(content(3, 5), **asked)

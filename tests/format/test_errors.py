@@ -336,19 +336,19 @@ def test_ancillary_sections_are_checked() -> None:
         return manifest(lambda value: value["a"].update(changes), pieces)
 
     wrong = {
-        "E_SECTION_DIGEST": [about(digest=bytes(32))],
+        "E_SECTION_DIGEST": [about(h=bytes(32))],
         "E_SECTION_CRC": [pieces.but(crcs={4: 1})],
-        "E_LENGTH": [about(ancillary=[["x-leaf", 21], ["x-note", 5]])],
+        "E_LENGTH": [about(x=[["x-leaf", 21], ["x-note", 5]])],
         "E_SECTION_SIZE": [
-            about(ancillary=[["x-leaf", 20, 5]]),
-            about(ancillary=[["x-note", 20], ["x-leaf", 5]]),
+            about(x=[["x-leaf", 20, 5]]),
+            about(x=[["x-note", 20], ["x-leaf", 5]]),
         ],
         "E_MANIFEST": [
-            about(ancillary=[["leaf", 20], ["x-note", 5]]),
-            about(ancillary=[["x-a", 20], ["x-a", 5]]),
-            about(ancillary=[]),
-            about(ancillary=[["x-leaf"], ["x-note"]]),
-            about(ancillary="x-leaf"),
+            about(x=[["leaf", 20], ["x-note", 5]]),
+            about(x=[["x-a", 20], ["x-a", 5]]),
+            about(x=[]),
+            about(x=[["x-leaf"], ["x-note"]]),
+            about(x="x-leaf"),
         ],
     }
     for code, files in wrong.items():

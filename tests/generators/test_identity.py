@@ -49,7 +49,7 @@ def edit_weights(pipeline: Path, part: str, edit) -> None:
     save_file(edit(load_file(path)), path)
 
 
-# ---------------------------------------------------------------------------------------------------- registry
+# --------------------------------------------------------------------------------------------------- registry
 
 def test_the_specification_has_the_same_tables():
     text = SPEC.read_text()
@@ -74,7 +74,9 @@ def test_no_field_of_the_installed_networks_is_missing():
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     for network, graph in ((AutoencoderKL, AUTOENCODER_KL), (UNet2DConditionModel, UNET_2D_CONDITION)):
-        installed = {name: parameter.default for name, parameter in inspect.signature(network).parameters.items()}
+        installed = {
+            name: parameter.default for name, parameter in inspect.signature(network).parameters.items()
+        }
         for name, default in installed.items():
             assert name in graph.defaults or name in graph.ignored, name
             if name in graph.defaults:
@@ -85,13 +87,19 @@ def test_no_field_of_the_installed_networks_is_missing():
 def test_no_field_of_the_installed_text_encoder_is_missing():
     from transformers.models.clip.configuration_clip import CLIPTextConfig
 
-    own = {field.name: field.default for field in fields(CLIPTextConfig) if field.name in CLIPTextConfig.__annotations__}
+    own = {
+        field.name: field.default
+        for field in fields(CLIPTextConfig)
+        if field.name in CLIPTextConfig.__annotations__
+    }
     assert own.keys() - {"model_type", "base_config_key"} <= CLIP_TEXT.defaults.keys() | CLIP_TEXT.ignored
     assert {name: own[name] for name in CLIP_TEXT.defaults} == CLIP_TEXT.defaults
 
 
 def test_a_resolved_configuration_has_every_field():
-    resolved = resolve(UNET_2D_CONDITION, {"norm_num_groups": 16, "mid_block_scale_factor": 1, "x": None}, "f")
+    resolved = resolve(
+        UNET_2D_CONDITION, {"norm_num_groups": 16, "mid_block_scale_factor": 1, "x": None}, "f"
+    )
     assert resolved.keys() == UNET_2D_CONDITION.defaults.keys()
     assert resolved["norm_num_groups"] == 16
     assert type(resolved["mid_block_scale_factor"]) is float
@@ -130,9 +138,16 @@ def test_the_id_is_that_of_section_6(original):
         config = json.loads((original / part / "config.json").read_text())
         resolved = {name: float(config[name]) if isinstance(default, float) else config.get(name, default)
                     for name, default in graph.defaults.items()}
-        arrays = {name: array.astype("<f2") for name, array in load_file(original / part / WEIGHTS[part]).items()}
-        rows = [[name, "float16", list(array.shape), sha(array.tobytes())] for name, array in sorted(arrays.items())]
-        parts[part] = sha(canonical.pack({"config": resolved, "graph": graph.id, "weights": sha(canonical.pack(rows))}))
+        arrays = {
+            name: array.astype("<f2") for name, array in load_file(original / part / WEIGHTS[part]).items()
+        }
+        rows = [
+            [name, "float16", list(array.shape), sha(array.tobytes())]
+            for name, array in sorted(arrays.items())
+        ]
+        parts[part] = sha(
+            canonical.pack({"config": resolved, "graph": graph.id, "weights": sha(canonical.pack(rows))})
+        )
     record = describe(original, "f16")
     assert record.parts == parts
     assert record.id == sha(canonical.pack({"family": "stable-diffusion", "parts": parts}))
@@ -161,7 +176,9 @@ def test_the_float16_variant_is_read_if_it_is_alone(original, pipeline):
 def test_shards_are_one_file(original, pipeline):
     arrays = load_file(pipeline / "unet" / WEIGHTS["unet"])
     names = sorted(arrays)
-    where = {name: f"diffusion_pytorch_model-{1 + (place > 20)}.safetensors" for place, name in enumerate(names)}
+    where = {
+        name: f"diffusion_pytorch_model-{1 + (place > 20)}.safetensors" for place, name in enumerate(names)
+    }
     for shard in set(where.values()):
         save_file({name: arrays[name] for name in names if where[name] == shard}, pipeline / "unet" / shard)
     (pipeline / "unet" / WEIGHTS["unet"]).unlink()
@@ -183,7 +200,9 @@ def test_names_of_older_publications(original, pipeline):
 
 
 def test_what_changes_no_pixel_does_not_rename(original, pipeline):
-    edit_config(pipeline, "vae", sample_size=512, force_upcast=False, _diffusers_version="0.1", _name_or_path="x")
+    edit_config(
+        pipeline, "vae", sample_size=512, force_upcast=False, _diffusers_version="0.1", _name_or_path="x"
+    )
     edit_config(pipeline, "text_encoder", projection_dim=3, torch_dtype="float16", transformers_version="4.1")
     edit_config(pipeline, "unet", sample_size=64, act_fn=..., layers_per_block=1, future_field=None)
     shutil.rmtree(pipeline / "tokenizer")
@@ -209,7 +228,7 @@ def test_one_weight_renames(original, pipeline):
     assert describe(pipeline, "f16").id != describe(original, "f16").id
 
 
-# ---------------------------------------------------------------------------------------------------- refusals
+# --------------------------------------------------------------------------------------------------- refusals
 
 def test_pickled_weights_are_never_read(pipeline):
     (pipeline / "unet" / WEIGHTS["unet"]).rename(pipeline / "unet" / "diffusion_pytorch_model.bin")
@@ -218,7 +237,9 @@ def test_pickled_weights_are_never_read(pipeline):
 
 
 def test_a_weight_that_float16_cannot_hold(pipeline):
-    edit_weights(pipeline, "vae", lambda arrays: arrays | {"decoder.conv_in.bias": np.full(8, 1e6, np.float32)})
+    edit_weights(
+        pipeline, "vae", lambda arrays: arrays | {"decoder.conv_in.bias": np.full(8, 1e6, np.float32)}
+    )
     with pytest.raises(GeneratorError, match="range of float16") as caught:
         describe(pipeline, "f16")
     assert caught.value.field == "decoder.conv_in.bias"

@@ -29,7 +29,9 @@ def hub(tmp_path, monkeypatch):
 
 def publish(hub: Path, repository: str, pipeline: Path, revision: str = "0" * 40) -> Path:
     """As huggingface_hub lays out its cache."""
-    return Path(shutil.copytree(pipeline, hub / f"models--{repository.replace('/', '--')}" / "snapshots" / revision))
+    return Path(
+        shutil.copytree(pipeline, hub / f"models--{repository.replace('/', '--')}" / "snapshots" / revision)
+    )
 
 
 def test_home_is_what_the_variable_says(tmp_path, monkeypatch):
@@ -81,8 +83,15 @@ def test_another_cache_folder(pipelines, tmp_path, monkeypatch):
     assert find_generator(describe(pipelines[0], "f16").id, "f16") == snapshot
 
 
-@pytest.mark.parametrize(("given", "hint"), [(None, "--generator"), ("no/where", "hf download no/where"),
-                                             ("/no/such/folder", "Check the path"), ("../..x", "Check the path")])
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        (None, "--generator"),
+        ("no/where", "hf download no/where"),
+        ("/no/such/folder", "Check the path"),
+        ("../..x", "Check the path"),
+    ],
+)
 def test_nothing_found(given, hint):
     with pytest.raises(MissingGeneratorError) as caught:
         find_generator(bytes(32), "f16", given=given)

@@ -64,7 +64,8 @@ def test_the_cast_rounds_the_weights_first(pipeline, generator):
 
 
 def test_vectors_take_the_places_of_tokens(generator):
-    """The embeddings of the tokens themselves, put in as vectors, change no bit; others change their row only."""
+    """The embeddings of the tokens themselves, put in as vectors, change no bit; others change their row
+    only."""
     slots = (1, 2)
     own = np.stack([[generator.token_embedding(int(token)) for token in row[list(slots)]] for row in IDS])
     assert own.shape == (2, 2, WIDTH)
