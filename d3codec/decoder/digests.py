@@ -9,7 +9,7 @@ import numpy as np
 
 
 def image_digest(image: np.ndarray) -> bytes:
-    """SHA-256 of the bytes of one image, uint8 (height, width, 3), row-major; ValueError for anything else."""
+    """SHA-256 of the bytes of one image, uint8 (height, width, 3), row-major. Else ValueError."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"an image is uint8 (height, width, 3), not {image.dtype} {image.shape}")
     return hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest()

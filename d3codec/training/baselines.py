@@ -1,8 +1,8 @@
 """Real images at a price: grey levels of a few bits a pixel, packed and compressed. A file's opponents.
 
-Generous to the real images on purpose. Only pixels are counted: no header, and no byte for the labels, because
-images lie in the order of their classes, equally many of each (of the first classes one more where the number
-does not divide). The order within a class is free, so neighbours are alike, which compresses best.
+Generous to the real images on purpose. Only pixels are counted: no header, and no byte for the labels,
+because images lie in the order of their classes, equally many of each (of the first classes one more where
+the number does not divide). The order within a class is free, so neighbours are alike, which compresses best.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def pack_real(images: NDArray[np.uint8], bits: int) -> bytes:
     orders = {IMAGES_FIRST: levels, PIXELS_FIRST: np.moveaxis(levels, 0, -1)}
     parameters = zstandard.ZstdCompressionParameters.from_level(LEVEL, write_content_size=False)
     compress = zstandard.ZstdCompressor(compression_params=parameters).compress
-    return min((bytes([order]) + compress(_packed(values, bits)) for order, values in orders.items()), key=len)
+    packed = (bytes([first]) + compress(_packed(values, bits)) for first, values in orders.items())
+    return min(packed, key=len)
 
 
 def unpack_real(data: bytes, shape: tuple[int, int, int], bits: int) -> NDArray[np.uint8]:
@@ -169,7 +170,7 @@ def _as_many_as_fit(images: NDArray[np.uint8], labels: NDArray[np.int64], availa
             low, best = middle, trial
         else:
             high = middle - 1
-    for count in range(low + 1, min(low + classes, limit) + 1):  # another set may be larger and yet compress better
+    for count in range(low + 1, min(low + classes, limit) + 1):  # a larger set may happen to compress better
         trial = stored(count)
         if trial.bytes <= budget:
             best = trial
@@ -188,7 +189,7 @@ def central(points: NDArray[np.float64], clusters: int) -> NDArray[np.int64]:
 
 
 def _spread(points: NDArray[np.float64], clusters: int, draw: np.random.Generator) -> list[int]:
-    """k-means++: each new start with a probability in proportion to its squared distance from those before."""
+    """k-means++: each new start is drawn in proportion to its squared distance from those before."""
     starts = [int(draw.integers(len(points)))]
     nearest = ((points - points[starts[0]]) ** 2).sum(1)
     while len(starts) < clusters:

@@ -194,7 +194,6 @@ main({arguments!r})
     (["torch"], ["decode", "FILE", "--contact-sheet", "sheet.png"], "decode"),
     (["torch"], ["verify", "FILE", "--decode", "all"], "decode"),
     (["torch"], ["demo", "-o", "out"], "demo"),
-    (["sklearn"], ["demo", "-o", "out"], "demo"),
     (["torch"], ["train-teacher", "IMAGES", "-o", "t.safetensors"], "encode"),
     (["torch"], ["encode", "IMAGES", "-o", "x.d3m", "--teacher", "t", "--ipc", "1"], "encode"),
     (["torch"], ["evaluate", "FILE", "--test", "IMAGES", "--protocol", "H"], "decode"),

@@ -24,7 +24,8 @@ def digits():
 
 
 def same_weights(one, other):
-    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+    theirs = other.state_dict()
+    return all(torch.equal(value, theirs[name]) for name, value in one.state_dict().items())
 
 
 def test_a_student_learns_the_digits(digits):
@@ -38,8 +39,8 @@ def test_soft_targets_of_the_right_classes_teach_and_shuffled_ones_do_not(digits
     soft = np.full((len(labels), 10), 0.02)
     soft[np.arange(len(labels)), labels] = 0.82
     wrong = np.random.default_rng(0).permutation(soft)
-    right, useless = (students.accuracy(students.predict(students.train(
-        images, targets, classes=10, steps=80, seed=0, side=16), test), test_labels) for targets in (soft, wrong))
+    nets = [students.train(images, each, classes=10, steps=80, seed=0, side=16) for each in (soft, wrong)]
+    right, useless = (students.accuracy(students.predict(net, test), test_labels) for net in nets)
     assert right > 70
     assert useless < 40
 
@@ -68,8 +69,8 @@ def test_one_thread_puts_the_number_of_threads_back():
 
 
 @pytest.mark.parametrize(("side", "widths", "parameters"), [
-    
-    (8, (32, 32), 10_602), (16, (32, 32, 32), 19_914), (32, (32, 64, 128), 94_986), (64, (32, 64, 128, 256), 391_946)])
+    (8, (32, 32), 10_602), (16, (32, 32, 32), 19_914), (32, (32, 64, 128), 94_986),
+    (64, (32, 64, 128, 256), 391_946)])
 def test_the_network_of_each_side(side, widths, parameters):
     net = students.empty_network(10, side)
     assert students.block_widths(side) == widths
@@ -91,7 +92,8 @@ def test_default_side(smallest, side):
 def test_resize_is_pillows_bicubic_and_leaves_fitting_images_alone(digits):
     images = digits[0]
     resized = students.resize_for_student([images[0], images[1][:6]], 16)
-    assert (resized[0] == np.asarray(Image.fromarray(images[0]).resize((16, 16), Image.Resampling.BICUBIC))).all()
+    pillow = Image.fromarray(images[0]).resize((16, 16), Image.Resampling.BICUBIC)
+    assert (resized[0] == np.asarray(pillow)).all()
     assert resized.shape == (2, 16, 16, 3)
     assert students.resize_for_student(resized, 16) is resized
     assert (students.resize_for_student(list(resized), 16) == resized).all()

@@ -99,8 +99,9 @@ def saved(path: Path, *, without: str = "", tensors=None, metadata=None, **field
     """A small sound teacher, with something wrong on purpose."""
     net = students.empty_network(3, 8, 8)
     net.initialize(torch.Generator().manual_seed(0))
-    described = {"architecture": "convnet", "class_names": ["a", "b", "c"], "classes": 3, "mean": [1.0, 2.0, 3.0],
-                 "side": 8, "std": [1.0, 2.0, 3.0], "version": 1, "width": 8} | fields
+    described = {"architecture": "convnet", "class_names": ["a", "b", "c"], "classes": 3,
+                 "mean": [1.0, 2.0, 3.0], "side": 8, "std": [1.0, 2.0, 3.0], "version": 1, "width": 8}
+    described.update(fields)
     described.pop(without, None)
     weights = {name: value.detach() for name, value in net.named_parameters()}
     weights.update(tensors or {})
@@ -120,16 +121,17 @@ def test_the_small_teacher_is_sound(tmp_path):
     ("class_names", {"classes": 4}), ("class_names", {"class_names": ["a", "b", "b"]}),
     ("class_names", {"class_names": [1, 2, 3]}), ("class_names", {"class_names": "abc"}),
     ("mean", {"mean": [1.0, 2.0]}), ("mean", {"mean": [1, 2, 3]}), ("std", {"std": [1.0, 0.0, 1.0]}),
-    ("std", {"std": [1.0, float("nan"), 1.0]}), ("mean", {"mean": [float("inf"), 0.0, 0.0]}), ("width", {"width": 12}),
-    ("width", {"width": 2**20}), ("secret", {"secret": 1}), ("mean", {"without": "mean"}),
+    ("std", {"std": [1.0, float("nan"), 1.0]}), ("mean", {"mean": [float("inf"), 0.0, 0.0]}),
+    ("width", {"width": 12}), ("width", {"width": 2**20}), ("secret", {"secret": 1}),
+    ("mean", {"without": "mean"}),
     ("blocks.0.weight", {"width": 16}), ("blocks.8.bias", {"side": 16}),
     ("head.weight", {"tensors": {"head.weight": torch.zeros(8, 3)}}),
     ("head.bias", {"tensors": {"head.bias": torch.zeros(3, dtype=torch.float16)}}),
     ("head.bias", {"tensors": {"head.bias": None}}), ("extra", {"tensors": {"extra": torch.zeros(1)}}),
     ("head.bias", {"tensors": {"head.bias": torch.tensor([0.0, float("nan"), 0.0])}}),
     ("__metadata__", {"metadata": {}}), ("__metadata__", {"metadata": {"format": "pt"}}),
-    (METADATA_KEY, {"metadata": {METADATA_KEY: "{"}}), (METADATA_KEY, {"metadata": {METADATA_KEY: "[" * 100_000}}),
-    (METADATA_KEY, {"metadata": {METADATA_KEY: "[]"}}), (METADATA_KEY, {"metadata": {METADATA_KEY: '{"b":1,"a":2}'}}),
+    *((METADATA_KEY, {"metadata": {METADATA_KEY: text}})
+      for text in ("{", "[" * 100_000, "[]", '{"b":1,"a":2}')),
 ])
 def test_a_wrong_file_is_refused_with_its_field(tmp_path, field, wrong):
     path = saved(tmp_path / "t.safetensors", **wrong)
@@ -141,7 +143,7 @@ def test_a_wrong_file_is_refused_with_its_field(tmp_path, field, wrong):
 
 def test_every_truncation_is_refused(tmp_path):
     data = saved(tmp_path / "t").read_bytes()
-    for length in [*range(0, 60), *range(60, len(data), 97), len(data) - 1]:
+    for length in [*range(60), *range(60, len(data), 97), len(data) - 1]:
         (tmp_path / "cut").write_bytes(data[:length])
         with pytest.raises(TeacherError):
             load_teacher(tmp_path / "cut")
