@@ -26,7 +26,7 @@ from d3codec.training.demo import environment
 from d3codec.training.teachers import load_teacher, train_teacher
 
 FOLDS, IMAGES = 5, 1797
-LABEL_STEP = 512
+LABEL_STEP = 1536
 
 
 def fold(number: int, folder: Path, seeds: int, steps: int, processes: int) -> dict[str, Any]:

@@ -116,7 +116,10 @@ def _check_pixels(report: VerifyReport, file: D3MFile, found: _Found, decode: Li
         raise _different(file, whole, different, digests, found)
     if not same:
         unlike = "; ".join(differences(found.fingerprint or "", here))
-        warnings.append(f"other pixels than where the file was made, so they cannot be proved here: {unlike}")
+        count = f" ({len(different)} of {len(digests)} images)" if different else ""
+        warnings.append(
+            f"other pixels{count} than where the file was made, which cannot be proved here: {unlike}"
+        )
     return replace(report, images_checked=len(digests), pixels="proved" if same else "unproved",
                    fingerprint=here, warnings=tuple(warnings))
 
