@@ -96,7 +96,7 @@ def _bars() -> Iterator[ProgressCallback]:
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
             speed = task.finished_speed or task.speed
-            return Text("" if speed is None else f"{speed:.1f}/s")
+            return Text(_rate(speed) if speed else "")
 
     tasks: dict[str, TaskID] = {}
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), Rate(),
@@ -112,6 +112,10 @@ def _bars() -> Iterator[ProgressCallback]:
         yield callback
 
 
+def _rate(a_second: float) -> str:
+    return f"{a_second:.1f}/s" if a_second >= 1 else f"{1 / a_second:.1f} s each"
+
+
 def _lines() -> ProgressCallback:
     """One line when a stage ends, and one every few seconds while it lasts."""
     started: dict[str, tuple[float, int]] = {}
@@ -125,7 +129,7 @@ def _lines() -> ProgressCallback:
             return
         last = now
         rate = (done - first) / (now - start) if now > start else 0.0
-        rest = f", {rate:.1f}/s, {(total - done) / rate:.0f} s left" if rate and done < total else ""
+        rest = f", {_rate(rate)}, {(total - done) / rate:.0f} s left" if rate and done < total else ""
         click.echo(f"{stage}: {done}/{total}{rest}", err=True)
 
     return callback

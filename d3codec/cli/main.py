@@ -51,7 +51,13 @@ class Commands(click.Group):
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
         arguments = list(sys.argv[1:] if args is None else args)
         extra["standalone_mode"] = False
-        sys.exit(self._run(arguments, *rest, **extra))
+        try:
+            code = self._run(arguments, *rest, **extra)
+            sys.stdout.flush()  # here, where a reader that went away is still met with good manners
+        except BrokenPipeError:
+            _drop_stdout()
+            code = 1
+        sys.exit(code)
 
     def _run(self, arguments: list[str], *rest: Any, **extra: Any) -> int:
         machine = "--json" in arguments
@@ -59,11 +65,9 @@ class Commands(click.Group):
             with warnings.catch_warnings():
                 warnings.showwarning = _show_warning
                 code = super().main(arguments, *rest, **extra)
-            sys.stdout.flush()  # here, where a reader that went away is still met with good manners
             return code if isinstance(code, int) else 0
         except BrokenPipeError:
-            _drop_stdout()
-            return 1
+            raise
         except click.Abort:  # click's name for Ctrl-C
             return _interrupted(RESUMABLE.intersection(arguments[:1]), machine)
         except click.ClickException as error:

@@ -101,7 +101,9 @@ def decode(file: D3MFile | str | os.PathLike[str], output: str | os.PathLike[str
     if output is not None:
         writers.append(FORMATS[format](Path(output), file, plan, records, profile, print_))
     if contact_sheet is not None:
-        writers.append(ContactSheet(Path(contact_sheet), [record.name for record in records]))
+        grids = {group.images.grid for group in file.content.groups}
+        writers.append(ContactSheet(Path(contact_sheet), [record.name for record in records],
+                                    grids.pop() if len(grids) == 1 else (1, 1)))
     wanted = set(plan.images)
     for unit, pixels in decoded_units(file, plan, profile=profile, device=device, generator=generator,
                                       batch_size=batch_size, progress=progress):

@@ -111,8 +111,8 @@ def _switches(torch: Any) -> list[tuple[Any, str, Any]]:
     switches: list[tuple[Any, str, Any]] = [(torch.backends.cudnn, "benchmark", False),
                                             (torch.backends.cudnn, "deterministic", True)]
     if hasattr(torch.backends.cudnn, "conv"):  # since torch 2.9; mixed with the older names they may raise
-        owners = [torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn,
-                  torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv]
+        owners = [torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.mkldnn.matmul,
+                  torch.backends.mkldnn.conv]
         return switches + [(owner, "fp32_precision", "ieee") for owner in owners]
     return [*switches, *((owner, "allow_tf32", False) for owner in (torch.backends.cuda.matmul,
                                                                     torch.backends.cudnn))]

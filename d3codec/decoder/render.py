@@ -12,8 +12,8 @@ from d3codec.decoder.plan import UNIT_IMAGES, Unit
 from d3codec.decoder.precision import settings, to_pixels
 from d3codec.decoder.samplers import ddim
 from d3codec.decoder.schedules import MILLION, alpha_bars, timesteps
-from d3codec.errors import GeneratorError, UsageError
-from d3codec.format.manifest import Group
+from d3codec.errors import GeneratorError, ManifestError, UsageError
+from d3codec.format.manifest import Group, Recipe
 from d3codec.generators.weights import require_torch
 from d3codec.noise import normals_torch
 
@@ -36,6 +36,7 @@ class Renderer:
     Raises (when made):
         GeneratorError: a generator that the conditioning or the image size does not fit.
         SectionError: conditioning bytes that break the specification.
+        ManifestError: a schedule that leaves nothing of the signal.
         UsageError: guidance without a negative prompt, or a recipe that this version cannot follow.
     """
 
@@ -51,8 +52,7 @@ class Renderer:
         self._template = _padded(conditioning.template, conditioning.padding)
         self._rows, self._vectors = self._conditioning(conditioning_bytes, rows)
         self._guidance = recipe.guidance / MILLION
-        self._alphas = alpha_bars(*recipe.betas)
-        self._timesteps = timesteps(*recipe.timesteps, recipe.steps, recipe.betas[3])
+        self._alphas, self._timesteps = _tables(recipe)
         self._final = float(self._alphas[0]) if recipe.final_alpha == "first" else 1.0
         self._unconditional = self._encode_negative() if recipe.guidance != MILLION else None
 
@@ -121,6 +121,13 @@ class Renderer:
         start = self._generator.token_embedding(conditioning.initial_token)
         return np.empty((rows, 0), np.int64), start + delta.decode(data, rows, slots, conditioning.width,
                                                                    conditioning.bits)
+
+
+def _tables(recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        return alpha_bars(*recipe.betas), timesteps(*recipe.timesteps, recipe.steps, recipe.betas[3])
+    except ValueError as error:  # the manifest's limits leave only products that reach 0
+        raise ManifestError("E_MANIFEST", str(error), field="recipe.betas", found=list(recipe.betas)) from None
 
 
 def _padded(ids: tuple[int, ...], padding: tuple[int, int]) -> np.ndarray:

@@ -211,12 +211,13 @@ def _json(value: Any) -> bytes:
 class ContactSheet:
     """Collects the first images of the first classes, small, and draws them in `finish`."""
 
-    def __init__(self, path: Path, names: Sequence[str]) -> None:
-        self._path, self._names = path, names
+    def __init__(self, path: Path, names: Sequence[str], grid: tuple[int, int]) -> None:
+        self._path, self._names, self._grid = path, names, grid
         self._images: dict[int, dict[int, np.ndarray]] = {}
 
     def add(self, class_: int, number: int, image: np.ndarray) -> None:
         row = self._images.setdefault(class_, {})
+        image = parted(image, self._grid)
         row[number] = image if max(image.shape) <= _CELLS[0] else _fitted(image, _CELLS[0])
         if len(row) > SHEET_IMAGES:
             del row[max(row)]
@@ -228,6 +229,15 @@ class ContactSheet:
                        for class_, row in sorted(self._images.items())], self._path)
 
 
+def parted(image: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """A collage with a grey line between its patches, so that a person sees where one ends: uint8 [H, W, 3]."""
+    rows, columns = grid
+    height, width = image.shape[0] // rows, image.shape[1] // columns
+    image = np.insert(image, [height * row for row in range(1, rows)], PART_GREY, axis=0)
+    return np.insert(image, [width * column for column in range(1, columns)], PART_GREY, axis=1)
+
+
+PART_GREY = 128
 _CELLS = (96, 64, 48, 32, 24)  # sides of a cell in pixels, tried until the file is small enough
 _GAP, _NAME_WIDTH = 2, 110
 

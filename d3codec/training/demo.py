@@ -16,7 +16,7 @@ from typing import Any
 
 import d3codec
 from d3codec.dataset import load
-from d3codec.decoder.writers import contact_sheet
+from d3codec.decoder.writers import contact_sheet, parted
 from d3codec.format.file import save_atomically
 from d3codec.sources import read_images
 from d3codec.training import students
@@ -75,9 +75,10 @@ def run_demo(output: Path, *, processes: int = 2, seeds: int = 3, steps: int = s
     rows = compare(FILE, train, test, load_teacher(TEACHER), seeds=seeds, steps=steps, processes=processes,
                    progress=progress)
     dataset = load(FILE)
+    images = [parted(image, dataset.groups[0].grid) for image in dataset.images()]
+    ipc = dataset.images_per_class
     sheet = output / "contact-sheet.png"
-    of_class = dataset.images().reshape(len(dataset.classes), dataset.images_per_class, *dataset.groups[0].size, 3)
-    contact_sheet({info.name: row for info, row in zip(dataset.classes, of_class, strict=True)}, sheet)
+    contact_sheet([(info.name, images[n * ipc:(n + 1) * ipc]) for n, info in enumerate(dataset.classes)], sheet)
     plot = accuracy_against_bytes(rows, output / "accuracy.png",
                                   title=f"Digits: one small student, {seeds} runs a row, same optimiser steps")
     weights = sum(path.stat().st_size for path in (ASSETS / "digits-generator").rglob("*.safetensors"))

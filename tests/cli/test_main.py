@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import runpy
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from cli.commands import COMMAND, answer, bare_file, call, environment, greys, r
 
 import d3codec
 from d3codec.cli import console
-from d3codec.cli.main import COMMANDS, as_d3m_error, main
+from d3codec.cli.main import COMMANDS, _interrupted, _show_warning, as_d3m_error, main
 from d3codec.errors import D3MError, MissingExtraError
 from d3codec.format.manifest import About
 
@@ -137,6 +138,8 @@ def test_lines_where_there_is_no_terminal(capsys, monkeypatch):
     assert lines[0].startswith("decode: 2/10, ")
     assert lines[0].endswith(" s left")
     assert lines[1] == "decode: 10/10"
+    assert console._rate(2.5) == "2.5/s"
+    assert console._rate(0.05) == "20.0 s each"
     with console.progress(quiet=True) as callback:
         assert callback is None
 
@@ -230,6 +233,37 @@ def test_ctrl_c_before_anything_is_done(bare):
     assert result.returncode == 130
     assert result.stderr.strip() == "interrupted"
     assert json.loads(result.stdout)["error"] == "E_INTERRUPTED"
+
+
+def test_interrupted_work_that_continues(capsys):
+    assert _interrupted({"decode"}, machine=False) == 130
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == "interrupted: finished work is saved, the same command continues there\n"
+    assert _interrupted(set(), machine=True) == 130
+    assert json.loads(capsys.readouterr().out) == {"error": "E_INTERRUPTED", "message": "interrupted"}
+
+
+def test_warnings_for_users_are_one_line_and_others_are_silent(capsys):
+    _show_warning(UserWarning("no room"), UserWarning, "file.py", 3)
+    _show_warning(DeprecationWarning("old"), DeprecationWarning, "file.py", 3)
+    assert capsys.readouterr().err == "warning: no room\n"
+
+
+def test_the_demo_says_what_it_cannot_write(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    result = call("demo", "-o", tmp_path / "file", "-q")
+    assert result.exit_code == 1
+    assert str(tmp_path / "file") in result.stderr
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_the_module_runs(bare, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["d3codec", "info", str(bare)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("d3codec", run_name="__main__")
+    assert ended.value.code == 0
+    assert "3 classes" in capsys.readouterr().out
 
 
 def test_main_takes_arguments(bare, capsys):

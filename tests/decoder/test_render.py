@@ -13,7 +13,7 @@ from d3codec.conditioning import delta, words
 from d3codec.decoder.plan import Unit, unit_at
 from d3codec.decoder.precision import settings
 from d3codec.decoder.render import Renderer
-from d3codec.errors import GeneratorError, PixelsError, UsageError
+from d3codec.errors import GeneratorError, ManifestError, PixelsError, UsageError
 from d3codec.format.manifest import Recipe
 from d3codec.generators.stable_diffusion import StableDiffusion
 from d3codec.noise import normals
@@ -204,6 +204,14 @@ def test_guidance_one_needs_no_negative_prompt(pipeline, generator):
     finally:
         handle.remove()
     assert np.array_equal(pixels, Renderer(group, data, generator, "reproducible", CLASSES).render(UNIT))
+
+
+def test_a_schedule_that_leaves_nothing_is_refused(pipeline, generator):
+    group, data = make_group(pipeline, classes=CLASSES, ipc=IPC, cast="stored")
+    fields = {name: getattr(group.recipe, name) for name in Recipe.model_fields}
+    recipe = Recipe(**fields | {"betas": ("linear", 999_999, 999_999, 10_000)})
+    with pytest.raises(ManifestError, match="leave nothing"):
+        Renderer(group.model_copy(update={"recipe": recipe}), data, generator, "reproducible", CLASSES)
 
 
 def test_prediction_and_final_alpha_count(pipeline, generator):
