@@ -11,6 +11,7 @@ demo: setup
 
 test: setup
 	.venv/bin/ruff check d3codec tests benchmarks
+	.venv/bin/ruff format --check --quiet d3codec tests benchmarks
 	.venv/bin/mypy d3codec
 	.venv/bin/python -m pytest -n 2 -q --cov=d3codec --cov-report=term:skip-covered --cov-fail-under=90
 

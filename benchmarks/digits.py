@@ -21,7 +21,7 @@ import torch
 from d3codec.methods.d3m import encode
 from d3codec.sources import read_images
 from d3codec.training import students
-from d3codec.training.comparison import binomial_error, compare
+from d3codec.training.comparison import compare
 from d3codec.training.demo import environment
 from d3codec.training.teachers import load_teacher, train_teacher
 
@@ -35,14 +35,37 @@ def fold(number: int, folder: Path, seeds: int, steps: int, processes: int) -> d
     place = folder / f"fold-{number}"
     weights, output = place / "teacher.safetensors", place / "digits.d3m"
     taught = train_teacher(train, weights, seed=number)
-    report = encode(train, output, generator=place / "pipeline", teacher=weights, ipc=10, crops=1,
-                    crop_scale=(1.0, 1.0), label_step=LABEL_STEP, seed=number)
-    rows = compare(output, train, test, load_teacher(weights), generator=place / "pipeline", seeds=seeds, steps=steps,
-                   processes=processes)
+    report = encode(
+        train,
+        output,
+        generator=place / "pipeline",
+        teacher=weights,
+        ipc=10,
+        crops=1,
+        crop_scale=(1.0, 1.0),
+        label_step=LABEL_STEP,
+        seed=number,
+    )
+    rows = compare(
+        output,
+        train,
+        test,
+        load_teacher(weights),
+        generator=place / "pipeline",
+        seeds=seeds,
+        steps=steps,
+        processes=processes,
+    )
     logits = load_teacher(weights)(test.images)
-    return {"fold": number, "images": len(test), "teacher_percent": round(students.accuracy(logits, test.labels), 2),
-            "teacher": taught.as_json(), "agreement_percent": report.agreement_percent,
-            "file_bytes": report.bytes_total, "rows": [row.as_json() for row in rows]}
+    return {
+        "fold": number,
+        "images": len(test),
+        "teacher_percent": round(students.accuracy(logits, test.labels), 2),
+        "teacher": taught.as_json(),
+        "agreement_percent": report.agreement_percent,
+        "file_bytes": report.bytes_total,
+        "rows": [row.as_json() for row in rows],
+    }
 
 
 def pooled(folds: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -51,10 +74,18 @@ def pooled(folds: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for parts in zip(*(part["rows"] for part in folds), strict=True):
         weights = [part["images"] for part in folds]
         mean = sum(row["accuracy_percent"] * w for row, w in zip(parts, weights, strict=True)) / sum(weights)
-        rows.append({"name": parts[0]["name"], "what": parts[0]["what"], "protocol": parts[0]["protocol"],
-                     "bytes": round(fmean(row["bytes"] for row in parts)), "accuracy_percent": round(mean, 2),
-                     "spread": round(stdev(row["accuracy_percent"] for row in parts), 2),
-                     "runs": sum(row["runs"] for row in parts), "binomial_error": binomial_error(mean, sum(weights))})
+        rows.append(
+            {
+                "name": parts[0]["name"],
+                "what": parts[0]["what"],
+                "protocol": parts[0]["protocol"],
+                "bytes": round(fmean(row["bytes"] for row in parts)),
+                "accuracy_percent": round(mean, 2),
+                "spread": round(stdev(row["accuracy_percent"] for row in parts), 2),
+                "runs": sum(row["runs"] for row in parts),
+                "binomial_error": round(students.binomial_error(mean, sum(weights)), 2),
+            }
+        )
     return rows
 
 
@@ -74,9 +105,12 @@ def main() -> None:
             saved.write_text(json.dumps(fold(number, args.folder, args.seeds, args.steps, args.processes)))
         folds.append(json.loads(saved.read_text()))
         print(f"fold {number}:", {row["name"]: row["accuracy_percent"] for row in folds[-1]["rows"]}, flush=True)
-    result = {"what": f"{FOLDS}-fold cross-validation over {IMAGES} digits, teacher and generator retrained a fold",
-              "rows": pooled(folds), "folds": folds,
-              "environment": environment() | {"seeds": args.seeds, "steps": args.steps}}
+    result = {
+        "what": f"{FOLDS}-fold cross-validation over {IMAGES} digits, teacher and generator retrained a fold",
+        "rows": pooled(folds),
+        "folds": folds,
+        "environment": environment() | {"seeds": args.seeds, "steps": args.steps},
+    }
     args.output.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result["rows"], indent=1))
 

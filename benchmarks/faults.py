@@ -26,16 +26,35 @@ from typing import Any
 
 from d3codec.training.demo import TEACHER, environment
 
-COMMAND = ["encode", "digits:train", "--method", "d3m", "--ipc", "10", "--crops", "1", "--crop-scale", "1", "1",
-           "--label-step", "1536", "--inversion-steps", "30", "--quiet"]
+COMMAND = [
+    "encode",
+    "digits:train",
+    "--method",
+    "d3m",
+    "--ipc",
+    "10",
+    "--crops",
+    "1",
+    "--crop-scale",
+    "1",
+    "1",
+    "--label-step",
+    "1536",
+    "--inversion-steps",
+    "30",
+    "--quiet",
+]
 
 
 def encode(folder: Path, kill_after: float | None) -> tuple[float, bool]:
     """Run the command in `folder`; SIGKILL after so many seconds. Returns seconds and whether it ended by itself."""
     arguments = [sys.executable, "-m", "d3codec", *COMMAND, "--teacher", str(TEACHER), "-o", str(folder / "out.d3m")]
     started = time.monotonic()
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL,
-                               env={**os.environ, "D3CODEC_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(
+        arguments,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "D3CODEC_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"},
+    )
     try:
         code = process.wait(kill_after)
         if code:
@@ -59,9 +78,14 @@ def trial(folder: Path, moment: float) -> dict[str, Any]:
     state = folder / "out.d3m.work"
     stages = sorted({path.name.split("-")[0].split(".")[0] for path in state.iterdir()}) if state.exists() else []
     second = 0.0 if ended else encode(folder, None)[0]
-    return {"killed_after_seconds": round(first, 2), "killed": not ended, "state_found": stages,
-            "rerun_seconds": round(second, 2), "sha256": digest(folder),
-            "left_behind": sorted(path.name for path in folder.iterdir() if path.name not in ("out.d3m", "home"))}
+    return {
+        "killed_after_seconds": round(first, 2),
+        "killed": not ended,
+        "state_found": stages,
+        "rerun_seconds": round(second, 2),
+        "sha256": digest(folder),
+        "left_behind": sorted(path.name for path in folder.iterdir() if path.name not in ("out.d3m", "home")),
+    }
 
 
 def main() -> None:
@@ -83,12 +107,19 @@ def main() -> None:
         print(number, trials[-1], flush=True)
     same = sum(run["sha256"] == digest(whole) for run in trials)
     killed = [run for run in trials if run["killed"]]
-    result = {"what": "SIGKILL at random moments of `d3codec encode`, then the same command again",
-              "command": " ".join(COMMAND), "kills": len(killed), "trials": len(trials), "identical": same,
-              "whole_seconds": round(seconds, 2),
-              "median_repeated_seconds": round(median(
-                  run["killed_after_seconds"] + run["rerun_seconds"] - seconds for run in killed), 2),
-              "runs": trials, "environment": environment()}
+    result = {
+        "what": "SIGKILL at random moments of `d3codec encode`, then the same command again",
+        "command": " ".join(COMMAND),
+        "kills": len(killed),
+        "trials": len(trials),
+        "identical": same,
+        "whole_seconds": round(seconds, 2),
+        "median_repeated_seconds": round(
+            median(run["killed_after_seconds"] + run["rerun_seconds"] - seconds for run in killed), 2
+        ),
+        "runs": trials,
+        "environment": environment(),
+    }
     args.output.write_text(json.dumps(result, indent=1) + "\n")
     print(f"{same} of {len(trials)} identical, {len(killed)} killed")
     shutil.rmtree(args.folder, ignore_errors=True)

@@ -35,7 +35,7 @@ from d3codec.generators.stable_diffusion import StableDiffusion
 from d3codec.methods.d3m import encode
 from d3codec.sources import read_images
 from d3codec.training import students
-from d3codec.training.comparison import binomial_error, labelled_patches
+from d3codec.training.comparison import labelled_patches
 from d3codec.training.demo import TEACHER, environment
 from d3codec.training.teachers import load_teacher
 
@@ -65,14 +65,29 @@ def measure(generator: Path, inversion_seed: int, student_seeds: int, steps: int
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         output = folder / "learned.d3m"
-        report = encode(train, output, generator=generator, teacher=teacher, ipc=10, crops=1, crop_scale=(1.0, 1.0),
-                        labels="hard", seed=inversion_seed)
+        report = encode(
+            train,
+            output,
+            generator=generator,
+            teacher=teacher,
+            ipc=10,
+            crops=1,
+            crop_scale=(1.0, 1.0),
+            labels="hard",
+            seed=inversion_seed,
+        )
         named = class_words(output, StableDiffusion.load(generator, cast="f16"))
-        arms = {"learned": patches_of(output.read_bytes(), folder, generator, "a"),
-                "class-words": patches_of(named, folder, generator, "b"),
-                "generic": patches_of(generic_file(named), folder, generator, "c")}
-    result: dict[str, Any] = {"generator": generator.parent.name, "inversion_seed": inversion_seed,
-                              "inversion_loss": report.loss, "arms": {}}
+        arms = {
+            "learned": patches_of(output.read_bytes(), folder, generator, "a"),
+            "class-words": patches_of(named, folder, generator, "b"),
+            "generic": patches_of(generic_file(named), folder, generator, "c"),
+        }
+    result: dict[str, Any] = {
+        "generator": generator.parent.name,
+        "inversion_seed": inversion_seed,
+        "inversion_loss": report.loss,
+        "arms": {},
+    }
     names = arms["class-words"]
     for arm, (patches, labels) in arms.items():
         held = np.isin(labels, HELD_OUT)
@@ -80,15 +95,19 @@ def measure(generator: Path, inversion_seed: int, student_seeds: int, steps: int
         agreed = teacher(patches[held]).argmax(1) == labels[held]
         scores, recalls = [], []
         for seed in range(student_seeds):
-            net = students.train(images, labels, classes=10, steps=steps, seed=seed, side=SIDE,
-                                 augment=students.SMALL_AFFINE)
+            net = students.train(
+                images, labels, classes=10, steps=steps, seed=seed, side=SIDE, augment=students.SMALL_AFFINE
+            )
             logits = students.predict(net, test.images)
             scores.append(students.accuracy(logits, test.labels))
             of_held = np.isin(test.labels, HELD_OUT)
             recalls.append(students.accuracy(logits[of_held], test.labels[of_held]))
-        result["arms"][arm] = {"accuracy_percent": round(fmean(scores), 2), "per_run": [round(s, 2) for s in scores],
-                               "held_out_recall_percent": round(fmean(recalls), 2),
-                               "teacher_agreement_held_out_percent": round(100 * float(agreed.mean()), 2)}
+        result["arms"][arm] = {
+            "accuracy_percent": round(fmean(scores), 2),
+            "per_run": [round(s, 2) for s in scores],
+            "held_out_recall_percent": round(fmean(recalls), 2),
+            "teacher_agreement_held_out_percent": round(100 * float(agreed.mean()), 2),
+        }
         print(generator.parent.name, inversion_seed, arm, result["arms"][arm], flush=True)
     return result
 
@@ -99,9 +118,13 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     for arm in ("learned", "class-words", "generic"):
         means = [run["arms"][arm]["accuracy_percent"] for run in runs]
         recalls = [run["arms"][arm]["held_out_recall_percent"] for run in runs]
-        rows[arm] = {"accuracy_percent": round(fmean(means), 2), "spread": round(stdev(means), 2),
-                     "held_out_recall_percent": round(fmean(recalls), 2), "runs": len(means),
-                     "binomial_error": binomial_error(fmean(means), 360)}
+        rows[arm] = {
+            "accuracy_percent": round(fmean(means), 2),
+            "spread": round(stdev(means), 2),
+            "held_out_recall_percent": round(fmean(recalls), 2),
+            "runs": len(means),
+            "binomial_error": round(students.binomial_error(fmean(means), 360), 2),
+        }
     return rows
 
 
@@ -114,11 +137,17 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=students.STEPS)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    runs = [measure(generator, seed, args.student_seeds, args.steps)
-            for generator in args.generators for seed in range(args.inversion_seeds)]
-    result = {"what": "hard labels, IPC 10; held-out classes: digits two and five; accuracy over all ten classes",
-              "summary": summary(runs), "runs": runs,
-              "environment": environment() | {"steps": args.steps, "student_seeds": args.student_seeds}}
+    runs = [
+        measure(generator, seed, args.student_seeds, args.steps)
+        for generator in args.generators
+        for seed in range(args.inversion_seeds)
+    ]
+    result = {
+        "what": "hard labels, IPC 10; held-out classes: digits two and five; accuracy over all ten classes",
+        "summary": summary(runs),
+        "runs": runs,
+        "environment": environment() | {"steps": args.steps, "student_seeds": args.student_seeds},
+    }
     args.output.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result["summary"], indent=1))
 

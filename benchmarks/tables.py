@@ -32,19 +32,28 @@ def accuracy(row: dict[str, Any]) -> str:
 def demo() -> str:
     """The demo's rows on the fixed test part, and beside them those of the cross-validation."""
     folds = {row["name"]: row for row in read("digits")["rows"]}
-    lines = ["| trained on | bytes | images | protocol | accuracy %, fixed test part | accuracy %, five folds |",
-             "|---|---:|---:|---|---:|---:|"]
+    lines = [
+        "| trained on | bytes | images | protocol | accuracy %, fixed test part | accuracy %, five folds |",
+        "|---|---:|---:|---|---:|---:|",
+    ]
     for row in read("demo")["rows"]:
-        lines.append(f"| `{row['name']}`: {row['what']} | {row['bytes']:,} | {row['images']:,} | {row['protocol']} | "
-                     f"{accuracy(row)} | {accuracy(folds[row['name']])} |")
+        lines.append(
+            f"| `{row['name']}`: {row['what']} | {row['bytes']:,} | {row['images']:,} | {row['protocol']} | "
+            f"{accuracy(row)} | {accuracy(folds[row['name']])} |"
+        )
     return "\n".join(lines)
 
 
 def heldout() -> str:
-    names = {"learned": "learned prompts (`encode`, 2 bits a value)", "class-words": "class names, never seen in training",
-             "generic": "generic prompt"}
-    lines = ["| prompts of the two held-out classes | accuracy % (ten classes) | recall of the two, % |",
-             "|---|---:|---:|"]
+    names = {
+        "learned": "learned prompts (`encode`, 2 bits a value)",
+        "class-words": "class names, never seen in training",
+        "generic": "generic prompt",
+    }
+    lines = [
+        "| prompts of the two held-out classes | accuracy % (ten classes) | recall of the two, % |",
+        "|---|---:|---:|",
+    ]
     for arm, row in read("heldout")["summary"].items():
         lines.append(f"| {names[arm]} | {accuracy(row)} | {row['held_out_recall_percent']:.1f} |")
     return "\n".join(lines)
@@ -55,8 +64,10 @@ TABLES: dict[str, Callable[[], str]] = {"demo": demo, "heldout": heldout}
 
 def filled(page: str) -> str:
     """A page with every table made anew."""
+
     def table(match: re.Match[str]) -> str:
         return f"<!-- table {match[1]} -->\n{TABLES[match[1]]()}\n<!-- end -->"
+
     return re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", table, page, flags=re.DOTALL)
 
 

@@ -50,19 +50,13 @@ class Run:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="a TOML file as in benchmarks/generators")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder of this run, made if missing")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", help="labelled images instead of those of the configuration")
-    parser.add_argument(
-        "--fold", metavar="I/N", help="train on fold I of N (digits only; the rest validates)"
-    )
-    parser.add_argument(
-        "--vae", type=Path, help="folder of a trained autoencoder, used instead of training one"
-    )
+    parser.add_argument("--fold", metavar="I/N", help="train on fold I of N (digits only; the rest validates)")
+    parser.add_argument("--vae", type=Path, help="folder of a trained autoencoder, used instead of training one")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--checkpoint-seconds", type=float, default=120.0)
     return parser.parse_args(argv)
@@ -92,11 +86,7 @@ def configured(options: argparse.Namespace) -> Config:
 def claim(out: Path, config: Config, options: argparse.Namespace) -> dict[str, Any]:
     """Record in `out` what runs there, or refuse a folder that holds another run."""
     # Through JSON, so that the record compares equal to what is read back (tuples become lists).
-    record = {
-        "config": asdict(config),
-        "seed": options.seed,
-        "vae": str(options.vae) if options.vae else None,
-    }
+    record = {"config": asdict(config), "seed": options.seed, "vae": str(options.vae) if options.vae else None}
     record = json.loads(json.dumps(record))
     out.mkdir(parents=True, exist_ok=True)
     path = out / "run.json"
@@ -165,13 +155,9 @@ def latent_stage(run: Run, vae: AutoencoderKL, pool: TrainingPool) -> torch.Tens
     return load_tensors(path)[0]["latents"]
 
 
-def caption_stage(
-    config: Config, source: LabelledImages, pool: TrainingPool
-) -> tuple[CLIPTokenizer, torch.Tensor]:
+def caption_stage(config: Config, source: LabelledImages, pool: TrainingPool) -> tuple[CLIPTokenizer, torch.Tensor]:
     """The tokenizer, and the pool's captions as token ids int64 (N, tokens)."""
-    vocabulary = [
-        t.text.format(name=n, word="") for t in config.captions.templates for n in source.class_names
-    ]
+    vocabulary = [t.text.format(name=n, word="") for t in config.captions.templates for n in source.class_names]
     tokenizer = make_tokenizer(vocabulary, pseudo_words(config.captions.words), config.captions.tokens)
     return tokenizer, torch.tensor(encode_captions(tokenizer, pool.captions))
 
@@ -239,10 +225,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 name: [round(float(np.mean(values[i : i + 100])), 5) for i in range(0, len(values), 100)]
                 for name, values in losses.items()
             },
-            "latents": {
-                "mean": latents.mean((0, 2, 3)).tolist(),
-                "deviation": latents.std((0, 2, 3)).tolist(),
-            },
+            "latents": {"mean": latents.mean((0, 2, 3)).tolist(), "deviation": latents.std((0, 2, 3)).tolist()},
             "bytes": sizes,
             "device": run.device.type,
             "versions": versions | {"python": platform.python_version()},

@@ -127,12 +127,15 @@ class PatchLabels:
 
         dataset = self._dataset
         if self.kind != "quantized":
-            raise UsageError(f"{self.kind} labels: not every image has logits", file=dataset.path,
-                             hint="use .labels.hard()" + ("" if self.kind == "hard" else f", or {ONE_GROUP}"))
+            raise UsageError(
+                f"{self.kind} labels: not every image has logits",
+                file=dataset.path,
+                hint="use .labels.hard()" + ("" if self.kind == "hard" else f", or {ONE_GROUP}"),
+            )
         shapes = {(group.patches, group.label_width) for group in dataset.groups}
         _agree(dataset, "labels of different shapes", shapes)
         tables = np.concatenate([self._table(group) for group in dataset.groups], axis=1)
-        return tables[:, :dataset.images_per_class].reshape(len(dataset), *tables.shape[2:])
+        return tables[:, : dataset.images_per_class].reshape(len(dataset), *tables.shape[2:])
 
     def _table(self, info: GroupInfo) -> np.ndarray:
         """float64 (classes of the view, images a class, patches, width): all images of one group."""
@@ -233,16 +236,23 @@ class Dataset:
         return len(self.selection.classes) * self.images_per_class
 
     def __repr__(self) -> str:
-        sizes = ", ".join(dict.fromkeys("{}x{} ({}x{} patches)".format(*group.size, *group.grid)
-                                        for group in self.groups))
+        sizes = ", ".join(
+            dict.fromkeys("{}x{} ({}x{} patches)".format(*group.size, *group.grid) for group in self.groups)
+        )
         generators = ", ".join(dict.fromkeys(group.generator[:8] for group in self.groups))
-        return (f"<d3codec.Dataset {self.path.rsplit('/', 1)[-1]}: {self.bytes:,} bytes, "
-                f"{len(self.selection.classes)} classes x {self.images_per_class} images of {sizes},\n"
-                f" {self.labels.kind} labels, profile {self.profile}, generator {generators}, "
-                f"content {self.content_id[:8]}>")
+        return (
+            f"<d3codec.Dataset {self.path.rsplit('/', 1)[-1]}: {self.bytes:,} bytes, "
+            f"{len(self.selection.classes)} classes x {self.images_per_class} images of {sizes},\n"
+            f" {self.labels.kind} labels, profile {self.profile}, generator {generators}, "
+            f"content {self.content_id[:8]}>"
+        )
 
-    def subset(self, classes: Iterable[str | int] | str | int | None = None, ipc: int | None = None,
-               groups: Iterable[int] | None = None) -> Dataset:
+    def subset(
+        self,
+        classes: Iterable[str | int] | str | int | None = None,
+        ipc: int | None = None,
+        groups: Iterable[int] | None = None,
+    ) -> Dataset:
         """A view of some classes (names, ids or positions), the first `ipc` images of each, some groups.
 
         Raises UsageError for a class, a number of images or a group that is not there.
@@ -257,15 +267,21 @@ class Dataset:
         if groups is not None:
             known, chosen = [group.number for group in self.groups], tuple(sorted(set(groups)))
             if not chosen or not set(known).issuperset(chosen):
-                raise UsageError("no such group", file=self.path, field="groups", found=list(chosen),
-                                 expected=f"some of {known}")
+                raise UsageError(
+                    "no such group", file=self.path, field="groups", found=list(chosen), expected=f"some of {known}"
+                )
             selection = replace(selection, groups=chosen)
         view = Dataset(self.file, self.profile, selection)
         if ipc is None:
             return view
         if not 1 <= ipc <= view.images_per_class:
-            raise UsageError("not that many images a class", file=self.path, field="ipc", found=ipc,
-                             expected=f"1 to {view.images_per_class}")
+            raise UsageError(
+                "not that many images a class",
+                file=self.path,
+                field="ipc",
+                found=ipc,
+                expected=f"1 to {view.images_per_class}",
+            )
         return Dataset(self.file, self.profile, replace(selection, ipc=ipc))
 
     def position(self, wanted: str | int) -> int:
@@ -278,10 +294,14 @@ class Dataset:
             return found[0]
         names = [info.name for info in self.classes]
         near = difflib.get_close_matches(str(wanted), names, 3) or names[:5]
-        raise UsageError("the name of one class and the id of another" if found else "no such class",
-                         file=self.path, field="classes", found=wanted,
-                         expected="a name, an id or a position",
-                         hint="There is: " + ", ".join(near) + (", ..." if len(near) < len(names) else ""))
+        raise UsageError(
+            "the name of one class and the id of another" if found else "no such class",
+            file=self.path,
+            field="classes",
+            found=wanted,
+            expected="a name, an id or a position",
+            hint="There is: " + ", ".join(near) + (", ..." if len(near) < len(names) else ""),
+        )
 
     def plan(self) -> Plan:
         """The units to decode for this view, and its images as (group, class position, index) in order."""
@@ -290,8 +310,13 @@ class Dataset:
         selection = self.selection
         return Plan.of(self.file.content, selection.classes, selection.ipc, selection.groups)
 
-    def images(self, device: str = "auto", generator: str | Path | None = None,
-               batch_size: int | None = None, progress: Progress | None = None) -> np.ndarray:
+    def images(
+        self,
+        device: str = "auto",
+        generator: str | Path | None = None,
+        batch_size: int | None = None,
+        progress: Progress | None = None,
+    ) -> np.ndarray:
         """The pixels of this view: uint8 (images, height, width, 3), decoded or taken from the cache.
 
         Arguments:
@@ -316,15 +341,27 @@ class Dataset:
             images[place[key]] = image
         return images
 
-    def _decoded(self, plan: Plan, device: str = "auto", generator: str | Path | None = None,
-                 batch_size: int | None = None, progress: Progress | None = None
-                 ) -> Iterator[tuple[Key, np.ndarray]]:
+    def _decoded(
+        self,
+        plan: Plan,
+        device: str = "auto",
+        generator: str | Path | None = None,
+        batch_size: int | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[tuple[Key, np.ndarray]]:
         """The wanted images as they come out of the decoder, which goes through group after group."""
         from d3codec.decoder.decode import decoded_units
 
         wanted = set(plan.images)
-        units = decoded_units(self.file, plan, profile=self.profile, device=device, generator=generator,
-                              batch_size=batch_size, progress=progress)
+        units = decoded_units(
+            self.file,
+            plan,
+            profile=self.profile,
+            device=device,
+            generator=generator,
+            batch_size=batch_size,
+            progress=progress,
+        )
         for unit, pixels in units:
             for class_index, index, image in zip(unit.classes, unit.indices, pixels, strict=True):
                 key = (unit.group, class_index, index)
@@ -380,8 +417,9 @@ class Dataset:
         arrays = self.to_numpy()
         if grid is not None:
             arrays = _by_patch(arrays, grid)
-        return TorchDataset(arrays["images"], arrays.get("patch_logits"), arrays["classes"],
-                            as_float=dtype == "float32")
+        return TorchDataset(
+            arrays["images"], arrays.get("patch_logits"), arrays["classes"], as_float=dtype == "float32"
+        )
 
 
 def _agree(dataset: Dataset, what: str, values: set[tuple[int, int]]) -> None:

@@ -47,5 +47,6 @@ def _told(error: Exception, url: str) -> D3MError:
         return MissingFileError("nothing at this address", file=url, hint="check the address")
     if isinstance(reason, ValueError) and "rotocol" in str(reason):
         return UsageError(str(reason), file=url, expected="a path or an https:// address")
-    return MissingError(f"cannot be downloaded: {type(reason).__name__}: {reason}", file=url,
-                        hint="check the address and the network")
+    return MissingError(
+        f"cannot be downloaded: {type(reason).__name__}: {reason}", file=url, hint="check the address and the network"
+    )

@@ -68,8 +68,16 @@ class D3MError(Exception):
     code = "E_D3M"
     exit_code = 1
 
-    def __init__(self, message: str, *, file: str | None = None, field: str | None = None, found: Any = None,
-                 expected: Any = None, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        file: str | None = None,
+        field: str | None = None,
+        found: Any = None,
+        expected: Any = None,
+        hint: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.message, self.file, self.field = message, file, field
         self.found, self.expected, self.hint = found, expected, hint
@@ -84,10 +92,20 @@ class D3MError(Exception):
         return text + (f"\n{self.hint}" if self.hint else "")
 
     def as_json(self) -> dict[str, Any]:
-        values = {"error": self.code, "message": self.message, "file": self.file, "field": self.field,
-                  "found": self.found, "expected": self.expected, "hint": self.hint}
-        return {key: value if isinstance(value, (int, float, str, list)) else str(value)
-                for key, value in values.items() if value is not None}
+        values = {
+            "error": self.code,
+            "message": self.message,
+            "file": self.file,
+            "field": self.field,
+            "found": self.found,
+            "expected": self.expected,
+            "hint": self.hint,
+        }
+        return {
+            key: value if isinstance(value, (int, float, str, list)) else str(value)
+            for key, value in values.items()
+            if value is not None
+        }
 
 
 class FormatError(D3MError):
@@ -95,8 +113,17 @@ class FormatError(D3MError):
 
     exit_code = 3
 
-    def __init__(self, code: str, detail: str = "", *, file: str | None = None, field: str | None = None,
-                 found: Any = None, expected: Any = None, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        detail: str = "",
+        *,
+        file: str | None = None,
+        field: str | None = None,
+        found: Any = None,
+        expected: Any = None,
+        hint: str | None = None,
+    ) -> None:
         message = f"{code}: {FORMAT_CODES[code]}" + (f", {detail}" if detail else "")
         super().__init__(message, file=file, field=field, found=found, expected=expected, hint=hint)
         self.code = code

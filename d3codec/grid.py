@@ -15,8 +15,11 @@ Grid = tuple[int, int]
 def patch_boxes(height: int, width: int, grid: Grid) -> list[tuple[int, int, int, int]]:
     """Boxes of all patches of an image. Raises ValueError if the grid does not divide it."""
     patch_height, patch_width = _patch_size(height, width, grid)
-    return [(top, left, top + patch_height, left + patch_width)
-            for top in range(0, height, patch_height) for left in range(0, width, patch_width)]
+    return [
+        (top, left, top + patch_height, left + patch_width)
+        for top in range(0, height, patch_height)
+        for left in range(0, width, patch_width)
+    ]
 
 
 def cut(images: NDArray[np.uint8], grid: Grid) -> NDArray[np.uint8]:
@@ -44,8 +47,7 @@ def assemble(patches: NDArray[np.uint8], grid: Grid) -> NDArray[np.uint8]:
     return lines.reshape(count, rows * patch_height, columns * patch_width, channels)
 
 
-def crop_weights(height: int, width: int, grid: Grid,
-                 box: tuple[float, float, float, float]) -> NDArray[np.float64]:
+def crop_weights(height: int, width: int, grid: Grid, box: tuple[float, float, float, float]) -> NDArray[np.float64]:
     """Share of a crop's area that each patch holds, float64 [rows * columns], sum 1.
 
     `box` is (top, left, bottom, right) in pixels, fractions allowed. The label of the crop is the mean of the

@@ -44,10 +44,17 @@ def describe_groups(content: Content) -> list[GroupInfo]:
 def _describe(number: int, group: Group) -> GroupInfo:
     labels, images = group.labels, group.images
     return GroupInfo(
-        number=number, images_per_class=images.count, grid=images.grid, size=images.size,
+        number=number,
+        images_per_class=images.count,
+        grid=images.grid,
+        size=images.size,
         label_kind="quantized" if labels.kind == "q" else "hard",
-        label_width=labels.width if labels.kind == "q" else 0, generator=group.generator.hex(),
-        cast=group.cast, conditioning=_conditioning_in_words(group), recipe=_recipe_in_words(group))
+        label_width=labels.width if labels.kind == "q" else 0,
+        generator=group.generator.hex(),
+        cast=group.cast,
+        conditioning=_conditioning_in_words(group),
+        recipe=_recipe_in_words(group),
+    )
 
 
 def _conditioning_in_words(group: Group) -> str:
@@ -60,5 +67,7 @@ def _conditioning_in_words(group: Group) -> str:
 
 def _recipe_in_words(group: Group) -> str:
     recipe = group.recipe
-    return (f"{recipe.sampler.upper()}, {recipe.steps} steps, guidance {recipe.guidance / MILLION:g}, "
-            f"predicts {recipe.prediction}")
+    return (
+        f"{recipe.sampler.upper()}, {recipe.steps} steps, guidance {recipe.guidance / MILLION:g}, "
+        f"predicts {recipe.prediction}"
+    )

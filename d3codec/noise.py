@@ -37,16 +37,46 @@ _LANES = 8
 
 # Coefficients of AS 241 (PPND16), highest power first. The far tail of the algorithm (r > 5) needs p <
 # 1.4e-11; the smallest p of the table is 2^-17, so its two polynomials are absent.
-_CENTRE_TOP = (2509.0809287301226727, 33430.575583588128105, 67265.770927008700853, 45921.953931549871457,
-               13731.693765509461125, 1971.5909503065514427, 133.14166789178437745, 3.387132872796366608)
-_CENTRE_BOTTOM = (5226.495278852854561, 28729.085735721942674, 39307.89580009271061, 21213.794301586595867,
-                  5394.1960214247511077, 687.1870074920579083, 42.313330701600911252, 1.0)
-_TAIL_TOP = (7.7454501427834140764e-4, 0.0227238449892691845833, 0.24178072517745061177,
-             1.27045825245236838258, 3.64784832476320460504, 5.7694972214606914055, 4.6303378461565452959,
-             1.42343711074968357734)
-_TAIL_BOTTOM = (1.05075007164441684324e-9, 5.475938084995344946e-4, 0.0151986665636164571966,
-                0.14810397642748007459, 0.68976733498510000455, 1.6763848301838038494,
-                2.05319162663775882187, 1.0)
+_CENTRE_TOP = (
+    2509.0809287301226727,
+    33430.575583588128105,
+    67265.770927008700853,
+    45921.953931549871457,
+    13731.693765509461125,
+    1971.5909503065514427,
+    133.14166789178437745,
+    3.387132872796366608,
+)
+_CENTRE_BOTTOM = (
+    5226.495278852854561,
+    28729.085735721942674,
+    39307.89580009271061,
+    21213.794301586595867,
+    5394.1960214247511077,
+    687.1870074920579083,
+    42.313330701600911252,
+    1.0,
+)
+_TAIL_TOP = (
+    7.7454501427834140764e-4,
+    0.0227238449892691845833,
+    0.24178072517745061177,
+    1.27045825245236838258,
+    3.64784832476320460504,
+    5.7694972214606914055,
+    4.6303378461565452959,
+    1.42343711074968357734,
+)
+_TAIL_BOTTOM = (
+    1.05075007164441684324e-9,
+    5.475938084995344946e-4,
+    0.0151986665636164571966,
+    0.14810397642748007459,
+    0.68976733498510000455,
+    1.6763848301838038494,
+    2.05319162663775882187,
+    1.0,
+)
 _LN2 = 0.6931471805599453
 
 _Array = NDArray[np.float64]
@@ -85,14 +115,19 @@ def checked_table(table: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return `table`, read-only, or raise D3MError if its SHA-256 (little-endian) is not that of the spec."""
     found = hashlib.sha256(table.astype("<f4").tobytes()).hexdigest()
     if found != TABLE_SHA256:
-        raise D3MError("the normal quantiles came out wrong, this machine's arithmetic is not IEEE 754's",
-                       field="noise table", found=found, expected=TABLE_SHA256)
+        raise D3MError(
+            "the normal quantiles came out wrong, this machine's arithmetic is not IEEE 754's",
+            field="noise table",
+            found=found,
+            expected=TABLE_SHA256,
+        )
     table.setflags(write=False)
     return table
 
 
-def normals(key: int, candidate: int, stream: int, shape: tuple[int, ...], domain: int = SAMPLING,
-            n: int = 0) -> NDArray[np.float32]:
+def normals(
+    key: int, candidate: int, stream: int, shape: tuple[int, ...], domain: int = SAMPLING, n: int = 0
+) -> NDArray[np.float32]:
     """Standard normal numbers of one draw, float32 of the given shape, within +-4.325.
 
     `key` is the group's 64-bit noise key, `candidate` and `stream` (the class position) are 32-bit, `domain`
@@ -112,8 +147,16 @@ def normals(key: int, candidate: int, stream: int, shape: tuple[int, ...], domai
     return values
 
 
-def normals_torch(key: int, candidates: torch.Tensor, streams: torch.Tensor, shape: tuple[int, ...], *,
-                  domain: int = SAMPLING, n: int = 0, device: torch.device | str = "cpu") -> torch.Tensor:
+def normals_torch(
+    key: int,
+    candidates: torch.Tensor,
+    streams: torch.Tensor,
+    shape: tuple[int, ...],
+    *,
+    domain: int = SAMPLING,
+    n: int = 0,
+    device: torch.device | str = "cpu",
+) -> torch.Tensor:
     """The same numbers as `normals`, bit for bit, for a batch on a torch device: float32 [B, *shape].
 
     `candidates` and `streams` are int64 [B], one pair an image; the rest is as for `normals`. An image's
@@ -124,16 +167,19 @@ def normals_torch(key: int, candidates: torch.Tensor, streams: torch.Tensor, sha
 
     _in_range("key", key, 64)
     if candidates.ndim != 1 or candidates.shape != streams.shape:
-        raise ValueError(f"candidates {list(candidates.shape)} and streams {list(streams.shape)} "
-                         "are not both [B]")
+        raise ValueError(f"candidates {list(candidates.shape)} and streams {list(streams.shape)} are not both [B]")
     for name, values in (("candidate", candidates), ("stream", streams)):
         if values.dtype != torch.int64 or bool(((values < 0) | (values > _MASK)).any()):
             raise ValueError(f"{name} values are int64 from 0 to 2^32 - 1")
     size = math.prod(shape)
     blocks = torch.arange(-(-size // _LANES), device=device)
     batch, count = len(candidates), len(blocks)
-    counter = (blocks.expand(batch, count), candidates.to(device)[:, None].expand(batch, count),
-               streams.to(device)[:, None].expand(batch, count), torch.full_like(blocks, _draw(domain, n)))
+    counter = (
+        blocks.expand(batch, count),
+        candidates.to(device)[:, None].expand(batch, count),
+        streams.to(device)[:, None].expand(batch, count),
+        torch.full_like(blocks, _draw(domain, n)),
+    )
     words = torch.stack(_philox_torch(counter, key), dim=-1)
     halves = torch.stack([words & 0xFFFF, words >> 16], dim=-1).reshape(batch, count * _LANES)[:, :size]
     return torch.tensor(normal_table(), device=device)[halves].reshape(batch, *shape)

@@ -47,8 +47,7 @@ class LabelledImages:
 Source = str | Path | LabelledImages | tuple[Sequence[np.ndarray], Sequence[int] | np.ndarray, Sequence[str]]
 
 
-def read_images(source: Source, *, on_error: OnError = "refuse",
-                max_side: int | None = None) -> LabelledImages:
+def read_images(source: Source, *, on_error: OnError = "refuse", max_side: int | None = None) -> LabelledImages:
     """Read labelled images from wherever they are.
 
     Arguments:
@@ -79,12 +78,18 @@ def read_images(source: Source, *, on_error: OnError = "refuse",
     if path.suffix.lower() == ".parquet" and path.is_file():
         return _read_parquet(path, name, on_error, max_side)
     if path.exists():
-        raise ImagesError("this is neither a folder nor a .parquet file", file=name,
-                          expected="a folder with one sub-folder of images a class, or a .parquet file",
-                          hint="Put images into one folder a class and name the folder above them.")
-    raise ImagesError("no such file or folder", file=name,
-                      expected="a folder with one sub-folder a class, a .parquet file, or digits:train",
-                      hint="Check the path; it is relative to the current folder.")
+        raise ImagesError(
+            "this is neither a folder nor a .parquet file",
+            file=name,
+            expected="a folder with one sub-folder of images a class, or a .parquet file",
+            hint="Put images into one folder a class and name the folder above them.",
+        )
+    raise ImagesError(
+        "no such file or folder",
+        file=name,
+        expected="a folder with one sub-folder a class, a .parquet file, or digits:train",
+        hint="Check the path; it is relative to the current folder.",
+    )
 
 
 def _shrink(image: Image.Image, max_side: int | None) -> Image.Image:
@@ -124,8 +129,13 @@ def _decode(file: Path | io.BytesIO, max_side: int | None) -> np.ndarray:
         raise ValueError(str(error) or type(error).__name__) from error
 
 
-def _decode_all(files: Iterable[tuple[str, Path | io.BytesIO, int]], class_names: tuple[str, ...],
-                source: str, on_error: OnError, max_side: int | None) -> LabelledImages:
+def _decode_all(
+    files: Iterable[tuple[str, Path | io.BytesIO, int]],
+    class_names: tuple[str, ...],
+    source: str,
+    on_error: OnError,
+    max_side: int | None,
+) -> LabelledImages:
     """Decode (name, file, label) one by one."""
     images, labels, skipped = [], [], []
     for name, file, label in files:
@@ -140,11 +150,14 @@ def _decode_all(files: Iterable[tuple[str, Path | io.BytesIO, int]], class_names
     counts = np.bincount(np.array(labels, np.int64), minlength=len(class_names))
     if not counts.all():  # only a parquet file or skipping leads here
         empty = class_names[int(counts.argmin())]
-        raise ImagesError("a class has no readable image" if images else "no readable image", file=source,
-                          field=empty if images else None,
-                          found=f"{len(skipped)} unreadable, the first {skipped[0]}" if skipped else 0,
-                          expected="at least one image a class",
-                          hint="Add images of this class, or remove the class.")
+        raise ImagesError(
+            "a class has no readable image" if images else "no readable image",
+            file=source,
+            field=empty if images else None,
+            found=f"{len(skipped)} unreadable, the first {skipped[0]}" if skipped else 0,
+            expected="at least one image a class",
+            hint="Add images of this class, or remove the class.",
+        )
     return LabelledImages(images, np.array(labels, np.int64), class_names, source, tuple(skipped))
 
 
@@ -152,19 +165,25 @@ def _read_folder(root: Path, source: str, on_error: OnError, max_side: int | Non
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not folders:
         loose = sum(_is_image(p, root) for p in root.iterdir())
-        raise ImagesError("no class folders", file=source,
-                          found=f"{loose} images directly in it" if loose else "no folders and no images",
-                          expected="one sub-folder of images a class",
-                          hint=f"Move them into sub-folders, as in {root / 'cats'} and {root / 'dogs'}.")
+        raise ImagesError(
+            "no class folders",
+            file=source,
+            found=f"{loose} images directly in it" if loose else "no folders and no images",
+            expected="one sub-folder of images a class",
+            hint=f"Move them into sub-folders, as in {root / 'cats'} and {root / 'dogs'}.",
+        )
     files: list[tuple[str, Path | io.BytesIO, int]] = []
     for label, folder in enumerate(folders):
         entries = sorted(p for p in folder.rglob("*") if p.is_file())
         found = [p for p in entries if _is_image(p, folder)]
         if not found:
-            raise ImagesError("a class folder has no images", file=str(folder),
-                              found=f"{len(entries)} other files" if entries else "an empty folder",
-                              expected=" ".join(EXTENSIONS),
-                              hint="Add images of this class, or remove its folder.")
+            raise ImagesError(
+                "a class folder has no images",
+                file=str(folder),
+                found=f"{len(entries)} other files" if entries else "an empty folder",
+                expected=" ".join(EXTENSIONS),
+                hint="Add images of this class, or remove its folder.",
+            )
         files += [(str(path), path, label) for path in found]
     names = _folder_names(root / "classes.json", [folder.name for folder in folders])
     return _decode_all(files, names, source, on_error, max_side)
@@ -184,12 +203,20 @@ def _folder_names(path: Path, folders: list[str]) -> tuple[str, ...]:
             raise TypeError(f"a {type(entries).__name__}")
         names = tuple(str(entry["name"]) if isinstance(entry, dict) else str(entry) for entry in entries)
     except (ValueError, KeyError, TypeError) as error:
-        raise ImagesError("not a list of class names", file=str(path), found=str(error),
-                          expected='["cat", "dog"] or [{"name": "cat"}, {"name": "dog"}]') from error
+        raise ImagesError(
+            "not a list of class names",
+            file=str(path),
+            found=str(error),
+            expected='["cat", "dog"] or [{"name": "cat"}, {"name": "dog"}]',
+        ) from error
     if len(names) != len(folders):
-        raise ImagesError("the number of names is not the number of class folders", file=str(path),
-                          found=len(names), expected=len(folders),
-                          hint="Give one name for every folder, in the sorted order of the folders.")
+        raise ImagesError(
+            "the number of names is not the number of class folders",
+            file=str(path),
+            found=len(names),
+            expected=len(folders),
+            hint="Give one name for every folder, in the sorted order of the folders.",
+        )
     return names
 
 
@@ -207,22 +234,36 @@ def _read_parquet(path: Path, source: str, on_error: OnError, max_side: int | No
     image, label = kinds.get("image"), kinds.get("label")
     good = image is not None and pyarrow.types.is_struct(image) and image.get_field_index("bytes") >= 0
     if not good or label is None or not pyarrow.types.is_integer(label):
-        raise ImagesError("the columns are not those of labelled images", file=source,
-                          field="label" if good else "image",
-                          found=", ".join(f"{name}: {kind}" for name, kind in kinds.items()) or "no columns",
-                          expected="image: struct<bytes: binary, path: string>, label: an integer",
-                          hint="Hugging Face datasets write this layout; rename or cast the columns.")
+        raise ImagesError(
+            "the columns are not those of labelled images",
+            file=source,
+            field="label" if good else "image",
+            found=", ".join(f"{name}: {kind}" for name, kind in kinds.items()) or "no columns",
+            expected="image: struct<bytes: binary, path: string>, label: an integer",
+            hint="Hugging Face datasets write this layout; rename or cast the columns.",
+        )
     if not len(table):
         raise ImagesError("no rows", file=source, found=0, expected="at least one image")
     labels = table["label"].drop_null().to_numpy()
     if len(labels) < len(table) or labels.min() < 0:
-        raise ImagesError("unlabelled images", file=source, field="label", found="null or negative labels",
-                          expected="0, 1, 2, ...", hint="Test parts often have no labels.")
+        raise ImagesError(
+            "unlabelled images",
+            file=source,
+            field="label",
+            found="null or negative labels",
+            expected="0, 1, 2, ...",
+            hint="Test parts often have no labels.",
+        )
     names = _parquet_names(table.schema.metadata or {}, source)
     names = names or tuple(str(number) for number in range(int(labels.max()) + 1))
     if labels.max() >= len(names):
-        raise ImagesError("a label has no class name", file=source, field="label", found=int(labels.max()),
-                          expected=f"0 to {len(names) - 1}")
+        raise ImagesError(
+            "a label has no class name",
+            file=source,
+            field="label",
+            found=int(labels.max()),
+            expected=f"0 to {len(names) - 1}",
+        )
 
     def rows() -> Iterator[tuple[str, io.BytesIO, int]]:
         number = 0
@@ -242,8 +283,13 @@ def _parquet_names(metadata: dict[bytes, bytes], source: str) -> tuple[str, ...]
             label = json.loads(metadata[b"huggingface"])["info"]["features"].get("label", {})
             return tuple(str(name) for name in label.get("names") or ()) or None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ImagesError("class names in the metadata are unreadable", file=source, field="class_names",
-                          found=f"{type(error).__name__} {error}", expected="a JSON list") from error
+        raise ImagesError(
+            "class names in the metadata are unreadable",
+            file=source,
+            field="class_names",
+            found=f"{type(error).__name__} {error}",
+            expected="a JSON list",
+        ) from error
     return None
 
 
@@ -251,9 +297,11 @@ def _read_digits(source: str) -> LabelledImages:
     """scikit-learn's digits; the splits are drawn once and for all, so that every tool sees the same."""
     match = re.fullmatch(r"digits:(?:(all)|(train|test)(?::([0-4])/5)?)", source)
     if not match:
-        raise ImagesError("no such part of the digits", file=source,
-                          expected="digits:all, digits:train, digits:test, digits:train:K/5, digits:test:K/5 "
-                                   "with K from 0 to 4")
+        raise ImagesError(
+            "no such part of the digits",
+            file=source,
+            expected="digits:all, digits:train, digits:test, digits:train:K/5, digits:test:K/5 with K from 0 to 4",
+        )
     try:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import StratifiedKFold, train_test_split
@@ -274,25 +322,42 @@ def _read_digits(source: str) -> LabelledImages:
 
 def _from_memory(source: tuple[Any, ...], max_side: int | None) -> LabelledImages:
     if len(source) != 3:
-        raise ImagesError("images in memory come with their labels and class names",
-                          found=f"a tuple of {len(source)}", expected="(images, labels, class_names)")
+        raise ImagesError(
+            "images in memory come with their labels and class names",
+            found=f"a tuple of {len(source)}",
+            expected="(images, labels, class_names)",
+        )
     arrays, labels, names = source[0], np.asarray(source[1]), tuple(str(name) for name in source[2])
     if not len(arrays):
         raise ImagesError("no images", file="memory", found=0, expected="at least one image")
     if labels.shape != (len(arrays),) or not np.issubdtype(labels.dtype, np.integer):
-        raise ImagesError("labels that do not fit the images", file="memory", field="labels",
-                          found=f"{labels.dtype} {labels.shape}", expected=f"integers ({len(arrays)},)")
+        raise ImagesError(
+            "labels that do not fit the images",
+            file="memory",
+            field="labels",
+            found=f"{labels.dtype} {labels.shape}",
+            expected=f"integers ({len(arrays)},)",
+        )
     if labels.min() < 0 or labels.max() >= len(names):
-        raise ImagesError("a label has no class name", file="memory", field="labels",
-                          found=f"{labels.min()} to {labels.max()}", expected=f"0 to {len(names) - 1}")
+        raise ImagesError(
+            "a label has no class name",
+            file="memory",
+            field="labels",
+            found=f"{labels.min()} to {labels.max()}",
+            expected=f"0 to {len(names) - 1}",
+        )
     images = []
     for number, array in enumerate(arrays):
         image = np.asarray(array)
         if image.ndim == 2:
             image = image[:, :, None].repeat(3, 2)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            raise ImagesError("this array is not an image", file="memory", field=f"images[{number}]",
-                              found=f"{image.dtype} {image.shape}",
-                              expected="uint8 (height, width, 3) or (height, width)")
+            raise ImagesError(
+                "this array is not an image",
+                file="memory",
+                field=f"images[{number}]",
+                found=f"{image.dtype} {image.shape}",
+                expected="uint8 (height, width, 3) or (height, width)",
+            )
         images.append(np.asarray(_shrink(Image.fromarray(image), max_side)))
     return LabelledImages(images, labels.astype(np.int64), names, "memory")

@@ -33,8 +33,9 @@ class HardItem(NamedTuple):
 class TorchDataset(Dataset[Any]):
     """Images uint8 (N, height, width, 3), logits float32 (N, ...) or None, classes int64 (N,), as tensors."""
 
-    def __init__(self, images: np.ndarray, patch_logits: np.ndarray | None, classes: np.ndarray,
-                 as_float: bool) -> None:
+    def __init__(
+        self, images: np.ndarray, patch_logits: np.ndarray | None, classes: np.ndarray, as_float: bool
+    ) -> None:
         self._images, self._patch_logits, self._as_float = images, patch_logits, as_float
         self.targets = classes
 

@@ -15,14 +15,7 @@ from tiny_pipeline import make_file, make_group, make_pipeline
 import d3codec
 from d3codec.dataset import Dataset, open_file
 from d3codec.download import download
-from d3codec.errors import (
-    FormatError,
-    HeadError,
-    MissingError,
-    MissingFileError,
-    MissingGeneratorError,
-    UsageError,
-)
+from d3codec.errors import FormatError, HeadError, MissingError, MissingFileError, MissingGeneratorError, UsageError
 from d3codec.format.file import ContentDraft, write_d3m
 from d3codec.format.manifest import Classes
 from d3codec.format.sections import ClassRecord, pack_classes
@@ -80,10 +73,14 @@ def bare(tmp_path):
 
 # ------------------------------------------------------------------------------------------------- reading
 
+
 def test_what_a_file_says(bare):
     dataset = d3codec.load(bare)
-    assert [(info.index, info.id, info.name) for info in dataset.classes] == \
-        [(0, "n01", "tench"), (1, "n02", "cock"), (2, "n03", "n01x")]
+    assert [(info.index, info.id, info.name) for info in dataset.classes] == [
+        (0, "n01", "tench"),
+        (1, "n02", "cock"),
+        (2, "n03", "n01x"),
+    ]
     assert {info.authority for info in dataset.classes} == {"wordnet-3.0"}
     assert len(dataset) == CLASSES * IPC
     assert dataset.images_per_class == IPC
@@ -100,8 +97,17 @@ def test_what_a_file_says(bare):
 
 def test_repr_is_worth_reading(bare):
     text, content = repr(d3codec.load(bare)), open_file(bare).content_id
-    for piece in ("bare.d3m", f"{bare.stat().st_size:,} bytes", "3 classes x 5 images", "8x8", "2x2 patches",
-                  "quantized labels", "reproducible", "generator 00000000", f"content {content[:8]}"):
+    for piece in (
+        "bare.d3m",
+        f"{bare.stat().st_size:,} bytes",
+        "3 classes x 5 images",
+        "8x8",
+        "2x2 patches",
+        "quantized labels",
+        "reproducible",
+        "generator 00000000",
+        f"content {content[:8]}",
+    ):
         assert piece in text
     assert "1 classes x 2 images" in repr(d3codec.load(bare).subset(classes="cock", ipc=2))
 
@@ -142,9 +148,19 @@ def test_hard_labels_have_no_logits(tmp_path):
 
 # ------------------------------------------------------------------------------------------------- views
 
-@pytest.mark.parametrize(("classes", "positions"), [
-    (["cock"], [1]), ("cock", [1]), (["n03", "tench"], [0, 2]), ([2, 0, 2], [0, 2]), (1, [1]),
-    (["n01", 0], [0]), (["n01x"], [2])])
+
+@pytest.mark.parametrize(
+    ("classes", "positions"),
+    [
+        (["cock"], [1]),
+        ("cock", [1]),
+        (["n03", "tench"], [0, 2]),
+        ([2, 0, 2], [0, 2]),
+        (1, [1]),
+        (["n01", 0], [0]),
+        (["n01x"], [2]),
+    ],
+)
 def test_classes_are_chosen_by_name_id_or_position(bare, classes, positions):
     whole, view = d3codec.load(bare), d3codec.load(bare).subset(classes=classes)
     assert [info.index for info in view.classes] == positions
@@ -165,12 +181,19 @@ def test_views_of_views(bare):
         view.subset(classes=[1])
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"classes": ["tensh"]}, "no such class.*tensh.*\nThere is: tench"),
-    ({"classes": [3]}, "no such class"), ({"classes": [-1]}, "no such class"),
-    ({"classes": []}, "no class is asked"), ({"ipc": 0}, "1 to 5"), ({"ipc": 6}, "1 to 5"),
-    ({"groups": [1]}, "no such group"),
-    ({"groups": []}, "no such group")])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"classes": ["tensh"]}, "no such class.*tensh.*\nThere is: tench"),
+        ({"classes": [3]}, "no such class"),
+        ({"classes": [-1]}, "no such class"),
+        ({"classes": []}, "no class is asked"),
+        ({"ipc": 0}, "1 to 5"),
+        ({"ipc": 6}, "1 to 5"),
+        ({"groups": [1]}, "no such group"),
+        ({"groups": []}, "no such group"),
+    ],
+)
 def test_what_is_not_there_cannot_be_chosen(bare, arguments, message):
     with pytest.raises(UsageError, match=f"(?s){message}"):
         d3codec.load(bare).subset(**arguments)
@@ -200,13 +223,15 @@ def test_bad_arguments_of_load(bare, tmp_path):
 
 # ------------------------------------------------------------------------------------------------- groups
 
+
 @pytest.fixture
 def two_groups(tmp_path, pipeline):
     rng = np.random.default_rng(3)
     learned, first = make_group(pipeline, ipc=3, noise_key=1)
     named, second = make_group(pipeline, ipc=2, noise_key=2, kind="words")
-    return write(tmp_path / "groups.d3m", (learned, first, labels_section(rng, 3)),
-                 (named, second, labels_section(rng, 2)))
+    return write(
+        tmp_path / "groups.d3m", (learned, first, labels_section(rng, 3)), (named, second, labels_section(rng, 2))
+    )
 
 
 def test_groups_stand_one_after_the_other_in_each_class(two_groups, pipeline):
@@ -228,8 +253,9 @@ def test_groups_stand_one_after_the_other_in_each_class(two_groups, pipeline):
     np.testing.assert_array_equal(logits, whole.labels.logits())
     assert [sample.class_index for sample in samples] == whole.labels.hard().tolist()
     assert len(whole.subset(ipc=4).labels.logits()) == 12
-    np.testing.assert_array_equal(whole.subset(ipc=4).images().reshape(CLASSES, 4, 8, 8, 3),
-                                  images.reshape(CLASSES, 5, 8, 8, 3)[:, :4])
+    np.testing.assert_array_equal(
+        whole.subset(ipc=4).images().reshape(CLASSES, 4, 8, 8, 3), images.reshape(CLASSES, 5, 8, 8, 3)[:, :4]
+    )
 
 
 def test_groups_that_do_not_fit_together(tmp_path):
@@ -251,6 +277,7 @@ def test_groups_that_do_not_fit_together(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------- pixels
+
 
 def test_images_are_those_of_the_digest(tiny, pipeline):
     dataset = d3codec.load(tiny)
@@ -288,8 +315,10 @@ def test_numpy_views(tiny, pipeline):
     images = dataset.images(device="cpu", generator=pipeline)
     arrays = dataset.subset(classes=[1]).to_numpy()
     assert {name: (array.dtype, array.shape) for name, array in arrays.items()} == {
-        "images": (np.uint8, (IPC, 8, 8, 3)), "classes": (np.int64, (IPC,)),
-        "patch_logits": (np.float32, (IPC, PATCHES, CLASSES))}
+        "images": (np.uint8, (IPC, 8, 8, 3)),
+        "classes": (np.int64, (IPC,)),
+        "patch_logits": (np.float32, (IPC, PATCHES, CLASSES)),
+    }
     np.testing.assert_array_equal(arrays["images"], images[5:10])
     np.testing.assert_array_equal(arrays["patch_logits"].astype(np.float64), dataset.labels.logits()[5:10])
 
@@ -299,8 +328,7 @@ def collected(dataset, workers, context=None):
 
     loader = DataLoader(dataset, batch_size=4, num_workers=workers, multiprocessing_context=context)
     batches = list(loader)
-    return [np.concatenate([np.asarray(batch[field]) for batch in batches])
-            for field in range(len(batches[0]))]
+    return [np.concatenate([np.asarray(batch[field]) for batch in batches]) for field in range(len(batches[0]))]
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -350,6 +378,7 @@ def test_hard_labels_through_every_view(home, pipeline):
 
 
 # ------------------------------------------------------------------------------------------------- addresses
+
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):

@@ -35,7 +35,13 @@ def images(height: int, width: int, count: int = 2) -> np.ndarray:
 
 def test_boxes_of_a_two_by_three_grid() -> None:
     assert geometry.patch_boxes(4, 9, (2, 3)) == [
-        (0, 0, 2, 3), (0, 3, 2, 6), (0, 6, 2, 9), (2, 0, 4, 3), (2, 3, 4, 6), (2, 6, 4, 9)]
+        (0, 0, 2, 3),
+        (0, 3, 2, 6),
+        (0, 6, 2, 9),
+        (2, 0, 4, 3),
+        (2, 3, 4, 6),
+        (2, 6, 4, 9),
+    ]
 
 
 @settings(deadline=None)
@@ -73,10 +79,11 @@ def test_no_images_are_fine() -> None:
     assert geometry.assemble(geometry.cut(images(4, 6, 0), (2, 3)), (2, 3)).shape == (0, 4, 6, 3)
 
 
-@pytest.mark.parametrize(("height", "width", "grid"), [
-    (5, 4, (2, 2)), (4, 5, (2, 2)), (4, 4, (0, 2)), (4, 4, (2, -1)), (0, 4, (2, 2)), (1, 1, (2, 1))])
-def test_a_grid_that_does_not_divide_the_image_is_refused(height: int, width: int,
-                                                          grid: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("height", "width", "grid"),
+    [(5, 4, (2, 2)), (4, 5, (2, 2)), (4, 4, (0, 2)), (4, 4, (2, -1)), (0, 4, (2, 2)), (1, 1, (2, 1))],
+)
+def test_a_grid_that_does_not_divide_the_image_is_refused(height: int, width: int, grid: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="does not divide"):
         geometry.patch_boxes(height, width, grid)
     with pytest.raises(ValueError, match="does not divide"):
@@ -110,8 +117,9 @@ def test_crop_weights_are_shares(data: st.DataObject, layout: tuple[int, int, tu
 
 @settings(deadline=None)
 @given(st.data(), layouts())
-def test_crop_weights_of_whole_pixels_count_pixels(data: st.DataObject,
-                                                   layout: tuple[int, int, tuple[int, int]]) -> None:
+def test_crop_weights_of_whole_pixels_count_pixels(
+    data: st.DataObject, layout: tuple[int, int, tuple[int, int]]
+) -> None:
     height, width, grid = layout
     top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
     bottom, right = data.draw(st.integers(top + 1, height)), data.draw(st.integers(left + 1, width))
@@ -125,8 +133,7 @@ def test_crop_weights_of_whole_pixels_count_pixels(data: st.DataObject,
 
 @settings(deadline=None)
 @given(st.data(), layouts())
-def test_a_crop_inside_a_cell_belongs_to_it(data: st.DataObject,
-                                            layout: tuple[int, int, tuple[int, int]]) -> None:
+def test_a_crop_inside_a_cell_belongs_to_it(data: st.DataObject, layout: tuple[int, int, tuple[int, int]]) -> None:
     height, width, grid = layout
     cells = geometry.patch_boxes(height, width, grid)
     number = data.draw(st.integers(0, len(cells) - 1))
@@ -140,6 +147,7 @@ def test_a_crop_inside_a_cell_belongs_to_it(data: st.DataObject,
 @given(st.floats(0, 0.95), st.floats(0, 1))
 def test_crop_weights_are_linear_in_the_place_of_the_crop(start: float, part: float) -> None:
     """As long as no edge of the crop passes an edge of a cell: here the lower one stays in the second row."""
+
     def at(top: float) -> np.ndarray:
         return geometry.crop_weights(8, 12, (2, 3), (top, 2.5, top + 5, 9.5))
 
@@ -149,8 +157,9 @@ def test_crop_weights_are_linear_in_the_place_of_the_crop(start: float, part: fl
     assert at(begin)[0] > at(end)[0]
 
 
-@pytest.mark.parametrize("box", [(0, 0, 0, 4), (2, 3, 1, 4), (-0.1, 0, 4, 4), (0, 0, 4, 8.5), (0, 0, 9, 4),
-                                 (float("nan"), 0, 4, 4)])
+@pytest.mark.parametrize(
+    "box", [(0, 0, 0, 4), (2, 3, 1, 4), (-0.1, 0, 4, 4), (0, 0, 4, 8.5), (0, 0, 9, 4), (float("nan"), 0, 4, 4)]
+)
 def test_boxes_that_are_empty_or_leave_the_image_are_refused(box: tuple[float, float, float, float]) -> None:
     with pytest.raises(ValueError, match="is empty or leaves"):
         geometry.crop_weights(8, 8, (2, 2), box)

@@ -27,10 +27,20 @@ KNOWN_ANSWERS = [
     ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
     ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1"),
 ]
-FIRST_EIGHT = ["1.33772993", "-0.255832165", "0.744425237", "1.17757046", "0.448329508", "0.630175591",
-               "1.07481968", "0.267548025"]
-DIGESTS = {0: "b9d61b0e135054d6f062855d5f073c139d6f8d65ffd4668c0678476ba4be1992",
-           1: "cc861870acc395dd528c57bf5b71c364608383911408372457cb7786a1e913eb"}
+FIRST_EIGHT = [
+    "1.33772993",
+    "-0.255832165",
+    "0.744425237",
+    "1.17757046",
+    "0.448329508",
+    "0.630175591",
+    "1.07481968",
+    "0.267548025",
+]
+DIGESTS = {
+    0: "b9d61b0e135054d6f062855d5f073c139d6f8d65ffd4668c0678476ba4be1992",
+    1: "cc861870acc395dd528c57bf5b71c364608383911408372457cb7786a1e913eb",
+}
 
 
 def words(text: str) -> list[int]:
@@ -54,12 +64,19 @@ def normal_one(key: int, candidate: int, stream: int, domain: int, n: int, eleme
     return noise.normal_table()[word >> 16 if lane % 2 else word & 0xFFFF]
 
 
-def twin(key: int, candidates: list[int], streams: list[int], shape: tuple[int, ...], domain: int = 0,
-         n: int = 0) -> np.ndarray:
+def twin(
+    key: int, candidates: list[int], streams: list[int], shape: tuple[int, ...], domain: int = 0, n: int = 0
+) -> np.ndarray:
     torch = pytest.importorskip("torch")
     torch.set_num_threads(1)
-    return noise.normals_torch(key, torch.tensor(candidates, dtype=torch.int64),
-                               torch.tensor(streams, dtype=torch.int64), shape, domain=domain, n=n).numpy()
+    return noise.normals_torch(
+        key,
+        torch.tensor(candidates, dtype=torch.int64),
+        torch.tensor(streams, dtype=torch.int64),
+        shape,
+        domain=domain,
+        n=n,
+    ).numpy()
 
 
 @pytest.mark.parametrize(("counter", "key", "output"), KNOWN_ANSWERS)
@@ -126,8 +143,9 @@ def test_digest_of_16384_normals(key: int) -> None:
 
 @settings(deadline=None)
 @given(KEY, WORD, WORD, SHAPE, DOMAIN, NUMBER, st.data())
-def test_every_element_comes_from_its_counter(key: int, candidate: int, stream: int, shape: tuple[int, ...],
-                                              domain: int, n: int, data: st.DataObject) -> None:
+def test_every_element_comes_from_its_counter(
+    key: int, candidate: int, stream: int, shape: tuple[int, ...], domain: int, n: int, data: st.DataObject
+) -> None:
     found = noise.normals(key, candidate, stream, shape, domain, n)
     element = data.draw(st.integers(0, found.size - 1))
     assert found.shape == shape
@@ -139,8 +157,9 @@ def test_every_element_comes_from_its_counter(key: int, candidate: int, stream: 
 @given(KEY, st.lists(st.tuples(WORD, WORD), max_size=5), SHAPE, DOMAIN, NUMBER)
 @example(2**64 - 1, [(2**32 - 1, 2**32 - 1)], (3, 3), 255, 2**24 - 1)
 @example(2**63, [(0, 0), (1, 0)], (1,), 0, 0)
-def test_torch_twin_is_equal_in_every_bit(key: int, pairs: list[tuple[int, int]], shape: tuple[int, ...],
-                                          domain: int, n: int) -> None:
+def test_torch_twin_is_equal_in_every_bit(
+    key: int, pairs: list[tuple[int, int]], shape: tuple[int, ...], domain: int, n: int
+) -> None:
     candidates, streams = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     found = twin(key, candidates, streams, shape, domain, n)
     assert found.shape == (len(pairs), *shape)
@@ -159,10 +178,20 @@ def test_torch_twin_on_a_gpu() -> None:
 
 
 def test_no_two_draws_share_their_numbers() -> None:
-    draws = [noise.normals(*arguments) for arguments in [
-        (0, 0, 0, (64,)), (1, 0, 0, (64,)), (1 << 32, 0, 0, (64,)), (0, 1, 0, (64,)), (0, 0, 1, (64,)),
-        (0, 0, 0, (64,), noise.AUGMENTATION), (0, 0, 0, (64,), noise.LABELS), (0, 0, 0, (64,), noise.LOADER),
-        (0, 0, 0, (64,), noise.SAMPLING, 1)]]
+    draws = [
+        noise.normals(*arguments)
+        for arguments in [
+            (0, 0, 0, (64,)),
+            (1, 0, 0, (64,)),
+            (1 << 32, 0, 0, (64,)),
+            (0, 1, 0, (64,)),
+            (0, 0, 1, (64,)),
+            (0, 0, 0, (64,), noise.AUGMENTATION),
+            (0, 0, 0, (64,), noise.LABELS),
+            (0, 0, 0, (64,), noise.LOADER),
+            (0, 0, 0, (64,), noise.SAMPLING, 1),
+        ]
+    ]
     assert len({draw.tobytes() for draw in draws}) == len(draws)
 
 
@@ -175,10 +204,19 @@ def test_numbers_are_normal_and_uncorrelated() -> None:
     assert abs((values[..., 1:] * values[..., :-1]).mean()) < 5 / math.sqrt(count)
 
 
-@pytest.mark.parametrize(("arguments", "name"), [
-    ((-1, 0, 0, (1,)), "key"), ((2**64, 0, 0, (1,)), "key"), ((0, -1, 0, (1,)), "candidate"),
-    ((0, 2**32, 0, (1,)), "candidate"), ((0, 0, 2**32, (1,)), "stream"), ((0, 0, 0, (1,), 256), "domain"),
-    ((0, 0, 0, (1,), 0, 2**24), "n"), ((0, 0, 0, (1,), 0, -1), "n")])
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ((-1, 0, 0, (1,)), "key"),
+        ((2**64, 0, 0, (1,)), "key"),
+        ((0, -1, 0, (1,)), "candidate"),
+        ((0, 2**32, 0, (1,)), "candidate"),
+        ((0, 0, 2**32, (1,)), "stream"),
+        ((0, 0, 0, (1,), 256), "domain"),
+        ((0, 0, 0, (1,), 0, 2**24), "n"),
+        ((0, 0, 0, (1,), 0, -1), "n"),
+    ],
+)
 def test_values_out_of_range_are_refused(arguments: tuple, name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name} is "):
         noise.normals(*arguments)

@@ -95,9 +95,7 @@ def killed(arguments: list[str], out: Path, name: str, step: int) -> bool:
     command = [sys.executable, str(BENCHMARKS / "train_generator.py"), *arguments, str(out)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     quiet = subprocess.DEVNULL
-    process = subprocess.Popen(
-        [*command, "--checkpoint-seconds", "0"], env=environment, stdout=quiet, stderr=quiet
-    )
+    process = subprocess.Popen([*command, "--checkpoint-seconds", "0"], env=environment, stdout=quiet, stderr=quiet)
     while process.poll() is None:
         if (out / name).exists() and steps_in(out / name) >= step:
             process.send_signal(signal.SIGKILL)

@@ -7,9 +7,19 @@ from typing import Any
 import numpy as np
 
 LEVELS = (64, 120, 180)
-OPTIONS: dict[str, Any] = {"ipc": 4, "template": "a *", "initial_token": "b", "guidance": 2.0, "steps": 3,
-                           "resolution": 8, "inversion_steps": 12, "learning_rate": 0.1, "leaf_bytes": 4,
-                           "licence": "CC0-1.0", "source": "three greys"}
+OPTIONS: dict[str, Any] = {
+    "ipc": 4,
+    "template": "a *",
+    "initial_token": "b",
+    "guidance": 2.0,
+    "steps": 3,
+    "resolution": 8,
+    "inversion_steps": 12,
+    "learning_rate": 0.1,
+    "leaf_bytes": 4,
+    "licence": "CC0-1.0",
+    "source": "three greys",
+}
 
 
 def three_greys() -> tuple[list[np.ndarray], list[int], list[str]]:

@@ -32,33 +32,64 @@ def make_pipeline(folder: Path, seed: int = 0) -> Path:
     tokenizer = make_tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        text = CLIPTextModel(CLIPTextConfig(
-            vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=32, num_hidden_layers=2,
-            num_attention_heads=2, max_position_embeddings=LENGTH, bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, projection_dim=WIDTH))
+        text = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=WIDTH,
+                intermediate_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=LENGTH,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+                projection_dim=WIDTH,
+            )
+        )
         unet = UNet2DConditionModel(
-            sample_size=SIZE // 2, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
-            cross_attention_dim=WIDTH, attention_head_dim=2,
+            sample_size=SIZE // 2,
+            block_out_channels=(8, 16),
+            layers_per_block=1,
+            norm_num_groups=4,
+            cross_attention_dim=WIDTH,
+            attention_head_dim=2,
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"))
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        )
         vae = AutoencoderKL(
-            block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, sample_size=SIZE,
-            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-            mid_block_add_attention=False, scaling_factor=1.0)
+            block_out_channels=(8, 8),
+            layers_per_block=1,
+            norm_num_groups=4,
+            sample_size=SIZE,
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            mid_block_add_attention=False,
+            scaling_factor=1.0,
+        )
         with torch.no_grad():  # words of a fresh text encoder are nearly alike, and so would be the pictures
             text.get_input_embeddings().weight.mul_(25.0)
             vae.decoder.conv_out.weight.mul_(1.5)
-    scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
-                              clip_sample=False, set_alpha_to_one=False, steps_offset=1,
-                              timestep_spacing="leading")
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        timestep_spacing="leading",
+    )
     parts = {"text_encoder": text, "unet": unet, "vae": vae, "tokenizer": tokenizer, "scheduler": scheduler}
     for name, part in parts.items():
         part.save_pretrained(folder / name)
     libraries = {"text_encoder": "transformers", "tokenizer": "transformers"}
-    index: dict[str, Any] = {name: [libraries.get(name, "diffusers"), type(part).__name__]
-                             for name, part in parts.items()}
-    index |= {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.35.0",
-              "requires_safety_checker": False}
+    index: dict[str, Any] = {
+        name: [libraries.get(name, "diffusers"), type(part).__name__] for name, part in parts.items()
+    }
+    index |= {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": "0.35.0",
+        "requires_safety_checker": False,
+    }
     index |= {name: [None, None] for name in ("feature_extractor", "image_encoder", "safety_checker")}
     (folder / "model_index.json").write_text(json.dumps(index, indent=2))
     return folder
@@ -73,10 +104,22 @@ def make_tokenizer() -> Any:
     return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=LENGTH)
 
 
-def make_group(pipeline: Path, *, classes: int = 3, ipc: int = 4, grid: int = 2, labels: str = "q",
-               kind: str = "delta", guidance: float = 2.0, steps: int = 3, noise_key: int = 7,
-               cast: str = "f16", bits: int = 4, seed: int = 0,
-               generator: bytes | None = None) -> tuple[Any, bytes]:
+def make_group(
+    pipeline: Path,
+    *,
+    classes: int = 3,
+    ipc: int = 4,
+    grid: int = 2,
+    labels: str = "q",
+    kind: str = "delta",
+    guidance: float = 2.0,
+    steps: int = 3,
+    noise_key: int = 7,
+    cast: str = "f16",
+    bits: int = 4,
+    seed: int = 0,
+    generator: bytes | None = None,
+) -> tuple[Any, bytes]:
     """A group record and the bytes of its conditioning section. `generator` overrides the id of the
     pipeline."""
     from d3codec.conditioning import delta, words
@@ -93,25 +136,51 @@ def make_group(pipeline: Path, *, classes: int = 3, ipc: int = 4, grid: int = 2,
 
     rng = np.random.default_rng(seed)
     begin, end, slots = 52, 53, (2, 3)
-    prompt: dict[str, Any] = {"template": (begin, 26, 3, 4, end), "negative": (begin, end),
-                              "padding": (end, LENGTH), "slots": slots}
+    prompt: dict[str, Any] = {
+        "template": (begin, 26, 3, 4, end),
+        "negative": (begin, end),
+        "padding": (end, LENGTH),
+        "slots": slots,
+    }
     if kind == "words":
         conditioning: Any = WordsConditioning(**prompt)
         data = words.encode(rng.integers(0, 52, (classes, len(slots))).astype(np.uint16))
     else:
         conditioning = DeltaConditioning(**prompt, initial_token=30, bits=bits, width=WIDTH)
         data = delta.encode(rng.normal(0, 0.5, (classes, len(slots), WIDTH)), bits)
-    recipe = Recipe(betas=("scaled", 850, 12000, 1000), final_alpha="first", steps=steps, prediction="eps",
-                    guidance=round(guidance * 1_000_000), timesteps=("leading", 1))
+    recipe = Recipe(
+        betas=("scaled", 850, 12000, 1000),
+        final_alpha="first",
+        steps=steps,
+        prediction="eps",
+        guidance=round(guidance * 1_000_000),
+        timesteps=("leading", 1),
+    )
     group = Group(
-        conditioning=conditioning, cast=cast, generator=generator or describe(pipeline, cast).id,
-        images=Images(grid=(grid, grid), count=ipc, size=(SIZE, SIZE)), noise_key=noise_key,
-        labels=QuantizedLabels(step=16, width=classes) if labels == "q" else HardLabels(), recipe=recipe)
+        conditioning=conditioning,
+        cast=cast,
+        generator=generator or describe(pipeline, cast).id,
+        images=Images(grid=(grid, grid), count=ipc, size=(SIZE, SIZE)),
+        noise_key=noise_key,
+        labels=QuantizedLabels(step=16, width=classes) if labels == "q" else HardLabels(),
+        recipe=recipe,
+    )
     return group, data
 
 
-def make_file(path: Path, pipeline: Path, *, classes: int = 3, ipc: int = 4, grid: int = 2, labels: str = "q",
-              profile: str = "reproducible", pixels: bool = True, leaf_bytes: int = 8, **group: Any) -> Path:
+def make_file(
+    path: Path,
+    pipeline: Path,
+    *,
+    classes: int = 3,
+    ipc: int = 4,
+    grid: int = 2,
+    labels: str = "q",
+    profile: str = "reproducible",
+    pixels: bool = True,
+    leaf_bytes: int = 8,
+    **group: Any,
+) -> Path:
     """A sound file of one group and return its path; labels are random, further arguments go to `make_group`.
 
     With `pixels` it is decoded, and fingerprint, pixel digest and leaves (`leaf_bytes`, 0 for none) are
@@ -123,8 +192,10 @@ def make_file(path: Path, pipeline: Path, *, classes: int = 3, ipc: int = 4, gri
 
     record, conditioning = make_group(pipeline, classes=classes, ipc=ipc, grid=grid, labels=labels, **group)
     names = [ClassRecord("", f"thing {number}") for number in range(classes)]
-    sections = {("cls", None): pack_classes(names),
-                ("emb" if record.conditioning.kind == "delta" else "wrd", 0): conditioning}
+    sections = {
+        ("cls", None): pack_classes(names),
+        ("emb" if record.conditioning.kind == "delta" else "wrd", 0): conditioning,
+    }
     if labels == "q":
         rows = np.random.default_rng(1).integers(-60, 60, (classes * ipc * grid * grid, classes), np.int8)
         sections["lab", 0] = rows.tobytes()
@@ -136,8 +207,9 @@ def make_file(path: Path, pipeline: Path, *, classes: int = 3, ipc: int = 4, gri
     return path
 
 
-def witness(pipeline: Path, group: Any, conditioning: bytes, classes: int,
-            leaf_bytes: int) -> tuple[Any, dict[str, bytes]]:
+def witness(
+    pipeline: Path, group: Any, conditioning: bytes, classes: int, leaf_bytes: int
+) -> tuple[Any, dict[str, bytes]]:
     """`about` with fingerprint and pixel digest of this machine, and the leaves."""
     from d3codec.decoder.digests import image_digest, pixel_digest
     from d3codec.decoder.plan import unit_at
@@ -149,8 +221,11 @@ def witness(pipeline: Path, group: Any, conditioning: bytes, classes: int,
     networks = StableDiffusion.load(pipeline, cast=group.cast)
     renderer = Renderer(group, conditioning, networks, "reproducible", classes)
     count = group.images.count
-    images = [image for number in range(-(-classes * count // 8))
-              for image in renderer.render(unit_at(0, number, count, classes))]
+    images = [
+        image
+        for number in range(-(-classes * count // 8))
+        for image in renderer.render(unit_at(0, number, count, classes))
+    ]
     digests = [image_digest(image) for image in images]
     about = About(fingerprint=fingerprint("cpu"), pixels=pixel_digest(digests))
     leaves = b"".join(digest[:leaf_bytes] for digest in digests)

@@ -43,9 +43,7 @@ def make_tokenizer(words: Iterable[str], pseudo: Sequence[str], tokens: int) -> 
             left += right
     vocabulary = list(dict.fromkeys([*vocabulary, *pseudo, BOS, EOS]))
     tokenizer = CLIPTokenizer(
-        vocab={token: number for number, token in enumerate(vocabulary)},
-        merges=merges,
-        model_max_length=tokens,
+        vocab={token: number for number, token in enumerate(vocabulary)}, merges=merges, model_max_length=tokens
     )
     tokenizer.add_tokens(list(pseudo))
     return tokenizer
@@ -63,9 +61,7 @@ def encode_captions(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> np.nda
         if tokenizer.eos_token_id in body:
             raise ValueError(f"caption {caption!r}: a character is not in the vocabulary of the captions")
         if len(body) > tokenizer.model_max_length - 2:
-            raise ValueError(
-                f"caption {caption!r} takes {len(body)} tokens of {tokenizer.model_max_length - 2}"
-            )
+            raise ValueError(f"caption {caption!r} takes {len(body)} tokens of {tokenizer.model_max_length - 2}")
         padding = [tokenizer.eos_token_id] * (tokenizer.model_max_length - 1 - len(body))
         known[caption] = [tokenizer.bos_token_id, *body, *padding]
     return np.array([known[caption] for caption in captions], np.int64)

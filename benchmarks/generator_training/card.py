@@ -18,18 +18,14 @@ def model_card(
     """The configuration's own text, then parts, recipe and figures as they came out."""
     parts = {"vae": pipeline.vae, "text_encoder": pipeline.text_encoder, "unet": pipeline.unet}
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
-    rows = "\n".join(
-        f"| {name} | {type(parts[name]).__name__} | {n:,} | {2 * n:,} |" for name, n in counts.items()
-    )
+    rows = "\n".join(f"| {name} | {type(parts[name]).__name__} | {n:,} | {2 * n:,} |" for name, n in counts.items())
     captions = "\n".join(
-        f"- `{t.text}` ({t.share:.0%}, {t.grid}x{t.grid} cells of one {t.groups_by})"
-        for t in config.captions.templates
+        f"- `{t.text}` ({t.share:.0%}, {t.grid}x{t.grid} cells of one {t.groups_by})" for t in config.captions.templates
     )
     held_out = ", ".join(config.captions.held_out)
     pool, layout, generator = config.pool, config.autoencoder, config.generator
     phases = "".join(
-        f";\n  {p.steps:,} steps with {p.native:.0%} unchanged images, KL weight {p.kl_weight:g}"
-        for p in layout.phases
+        f";\n  {p.steps:,} steps with {p.native:.0%} unchanged images, KL weight {p.kl_weight:g}" for p in layout.phases
     )
     psnr = figures["psnr_db"]
     quality = "" if psnr is None else f"  Reconstruction of unseen collages: {psnr:.1f} dB PSNR.\n"

@@ -146,9 +146,7 @@ def train(
             line = f"{name}: {training.step}/{steps}  loss {recent:.4f}  {rate:.2f} steps/s"
             left = (steps - training.step) / rate
             cost = 1e3 * (time.process_time() - cpu) / training.step
-            print(
-                f"{line}  {cost:.0f} CPU-ms a step  {left:.0f} s left", end=end, file=sys.stderr, flush=True
-            )
+            print(f"{line}  {cost:.0f} CPU-ms a step  {left:.0f} s left", end=end, file=sys.stderr, flush=True)
         if now - saved > every_seconds and training.step < steps:
             checkpoint()
             saved = time.monotonic()

@@ -81,11 +81,7 @@ def train_generator(
     torch.manual_seed(seed)
     nets = make_networks(config, tokenizer, tuple(latents.shape[1:])).to(device).train()
     optimiser = torch.optim.AdamW(
-        nets.parameters(),
-        layout.learning_rate,
-        betas=(0.9, 0.99),
-        weight_decay=layout.weight_decay,
-        fused=True,
+        nets.parameters(), layout.learning_rate, betas=(0.9, 0.99), weight_decay=layout.weight_decay, fused=True
     )
     training = Training(nets, optimiser, ema_decay=layout.ema)
     scheduler = make_scheduler()

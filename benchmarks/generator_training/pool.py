@@ -88,8 +88,6 @@ def build_pool(config: Config, source: LabelledImages, seed: int) -> TrainingPoo
         if not native[-1]:
             parts = [resample(part, config.pool, rng) for part in parts]
         images.append(tile(parts, template.grid))
-        names = (
-            {"name": source.class_names[group]} if template.groups_by == "class" else {"word": words[group]}
-        )
+        names = {"name": source.class_names[group]} if template.groups_by == "class" else {"word": words[group]}
         texts.append(template.text.format(**names))
     return TrainingPool(np.stack(images), np.array(native), tuple(texts))

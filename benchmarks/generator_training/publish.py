@@ -20,9 +20,7 @@ from .config import Config
 from .diffusion import make_scheduler
 
 
-def make_pipeline(
-    training: Training, vae: AutoencoderKL, tokenizer: CLIPTokenizer
-) -> StableDiffusionPipeline:
+def make_pipeline(training: Training, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> StableDiffusionPipeline:
     """A stock pipeline with copies of the averaged weights."""
     nets = copy.deepcopy(training.net).eval().requires_grad_(False)
     nets.load_state_dict(nets.state_dict() | training.ema)
@@ -60,9 +58,7 @@ def draw(
         part = texts[first : first + batch]
         latents = noise[torch.arange(first, first + len(part)) % count]
         with torch.inference_mode():
-            made = pipeline(
-                part, latents=latents, guidance_scale=guidance, num_inference_steps=steps, output_type="np"
-            )
+            made = pipeline(part, latents=latents, guidance_scale=guidance, num_inference_steps=steps, output_type="np")
         images.append(np.rint(made.images * 255).astype(np.uint8))
     return np.concatenate(images).reshape(len(prompts), count, *images[0].shape[1:])
 
@@ -109,9 +105,7 @@ def learning_curve(losses: Mapping[str, Sequence[float]], path: Path, window: in
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5 * len(losses), 3.5), layout="constrained")
-    for axes, (name, values) in zip(
-        figure.subplots(1, len(losses), squeeze=False)[0], losses.items(), strict=True
-    ):
+    for axes, (name, values) in zip(figure.subplots(1, len(losses), squeeze=False)[0], losses.items(), strict=True):
         width = max(1, min(window, len(values)))
         smooth = np.convolve(values, np.ones(width) / width, "valid")
         axes.plot(np.arange(len(smooth)) + width, smooth)

@@ -18,15 +18,24 @@ SECONDS_BETWEEN_LINES = 5.0
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress and no hints on stderr.")
 device_option = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
-    help="Where the networks run; auto takes a GPU if there is one.")
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where the networks run; auto takes a GPU if there is one.",
+)
 generator_option = click.option(
-    "--generator", metavar="PATH|REPO",
+    "--generator",
+    metavar="PATH|REPO",
     help="The generator's folder, or its name in the Hugging Face cache. Without it the package's own "
-         "and that cache are searched for the one that the file names.")
+    "and that cache are searched for the one that the file names.",
+)
 processes_option = click.option(
-    "--processes", metavar="N", type=click.IntRange(min=1),
-    help="Students trained at once, one thread each. Default: as many as there are cores.")
+    "--processes",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Students trained at once, one thread each. Default: as many as there are cores.",
+)
 
 
 def usable_cores() -> int:
@@ -52,14 +61,17 @@ def print_hint(text: str, quiet: bool = False) -> None:
         click.echo(text, err=True)
 
 
-def print_table(columns: list[str], rows: list[list[str]], *, right: tuple[int, ...] = (),
-                heading: bool = True) -> None:
+def print_table(
+    columns: list[str], rows: list[list[str]], *, right: tuple[int, ...] = (), heading: bool = True
+) -> None:
     """A plain table on stdout, as wide as its content; columns in `right` are aligned to the right."""
     shown = [columns, *rows] if heading else rows
     widths = [max(len(row[i]) for row in shown) for i in range(len(columns))]
     for row in shown:
-        cells = [cell.rjust(width) if i in right else cell.ljust(width)
-                 for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
         click.echo("  ".join(cells).rstrip())
 
 
@@ -99,8 +111,13 @@ def _bars() -> Iterator[ProgressCallback]:
             return Text(_rate(speed) if speed else "")
 
     tasks: dict[str, TaskID] = {}
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), Rate(),
-               TimeRemainingColumn(elapsed_when_finished=True))
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
     # stdout stays what it is: rich would send it where the bars go
     with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bars:
 

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import click
 
-from d3codec.cli.console import (
-    json_option,
-    print_json,
-    processes_option,
-    progress,
-    quiet_option,
-    usable_cores,
-)
+from d3codec.cli.console import json_option, print_json, processes_option, progress, quiet_option, usable_cores
 
 
 @click.command("demo", short_help="See it work on the digits, in a few minutes.")
-@click.option("-o", "--output", metavar="FOLDER", type=click.Path(), default="d3codec-demo",
-              show_default=True, help="Where pictures and the table go.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FOLDER",
+    type=click.Path(),
+    default="d3codec-demo",
+    show_default=True,
+    help="Where pictures and the table go.",
+)
 @processes_option
 @json_option
 @quiet_option

@@ -11,68 +11,160 @@ from d3codec.cli.console import device_option, json_option, print_json, progress
 
 images_argument = click.argument("images", metavar="IMAGES")
 on_error_option = click.option(
-    "--on-error", type=click.Choice(["refuse", "skip"]), default="refuse", show_default=True,
-    help="What to do with files that are no readable images.")
+    "--on-error",
+    type=click.Choice(["refuse", "skip"]),
+    default="refuse",
+    show_default=True,
+    help="What to do with files that are no readable images.",
+)
 _positive = click.IntRange(min=1)
 _key = click.IntRange(0, 2**64 - 1)
 
 
 @click.command("encode", short_help="Images to a file.")
 @images_argument
-@click.option("-o", "--output", metavar="FILE", required=True, type=click.Path(),
-              help="The file to write; an older .d3m there is replaced at the end.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    required=True,
+    type=click.Path(),
+    help="The file to write; an older .d3m there is replaced at the end.",
+)
 @click.option("--method", type=click.Choice(["d3m"]), default="d3m", show_default=True, help="How to distil.")
-@click.option("--generator", metavar="PATH|REPO",
-              help="Folder or cached Hugging Face repository of a Stable Diffusion pipeline. "
-                   "Default: the bundled one.")
-@click.option("--teacher", metavar="FILE|MODULE:FUNCTION", required=True,
-              help="A file of train-teacher, or a Python function images -> logits.")
+@click.option(
+    "--generator",
+    metavar="PATH|REPO",
+    help="Folder or cached Hugging Face repository of a Stable Diffusion pipeline. Default: the bundled one.",
+)
+@click.option(
+    "--teacher",
+    metavar="FILE|MODULE:FUNCTION",
+    required=True,
+    help="A file of train-teacher, or a Python function images -> logits.",
+)
 @click.option("--ipc", metavar="N", type=_positive, required=True, help="Images (collages) a class.")
-@click.option("--grid", metavar="N", type=_positive,
-              help="Patches a side of a collage. Default: the generator's hint, else 2.")
-@click.option("--template", metavar="TEXT",
-              help="Prompt in which every * is a learned embedding. Default: the generator's hint, else "
-                   "'a photo of *'.")
-@click.option("--initial-token", metavar="WORD",
-              help="The word that learning starts from. Default: the generator's hint.")
-@click.option("--guidance", metavar="X", type=float,
-              help="Classifier-free guidance scale, 1 for none. Default: the generator's hint, else 7.5.")
-@click.option("--steps", metavar="N", type=_positive,
-              help="Steps of the sampler. Default: the generator's hint, else 50.")
-@click.option("--resolution", metavar="PIXELS", type=_positive,
-              help="Side of a collage. Default: the generator's hint, else its own side.")
-@click.option("--cast", type=click.Choice(["f16", "stored"]), default="f16", show_default=True,
-              help="Dtype of the weights for identity and use.")
-@click.option("--bits", metavar="N", type=click.IntRange(1, 8), default=2, show_default=True,
-              help="Bits a value of the learned embeddings.")
-@click.option("--labels", type=click.Choice(["quantized", "hard"]), default="quantized", show_default=True,
-              help="The teacher's logits of every decoded patch, or the class alone.")
-@click.option("--label-step", metavar="N", type=_positive,
-              help="Step of quantized labels in 1/256 nat; coarser is smaller. Default: the finest possible.")
-@click.option("--noise-key", metavar="N", type=_key, default=0, show_default=True,
-              help="Key of the images' noise.")
-@click.option("--crops", metavar="N", type=_positive, default=5, show_default=True,
-              help="Random squares an image to choose patches from.")
-@click.option("--crop-scale", metavar="LOW HIGH", type=float, nargs=2, default=(0.08, 1.0), show_default=True,
-              help="Share of the image's area in a square; 1 1 with --crops 1 takes whole images.")
-@click.option("--patches-per-class", metavar="N", type=_positive,
-              help="How many of the best patches are learned from. Default: all that fill collages.")
-@click.option("--inversion-steps", metavar="N", type=click.IntRange(min=0), default=100, show_default=True,
-              help="Steps of textual inversion.")
-@click.option("--inversion-batch", metavar="N", type=_positive,
-              help="Collages in a step of inversion. Default: six a class.")
-@click.option("--learning-rate", metavar="X", type=float, default=2e-2, show_default=True,
-              help="Learning rate of textual inversion.")
+@click.option(
+    "--grid", metavar="N", type=_positive, help="Patches a side of a collage. Default: the generator's hint, else 2."
+)
+@click.option(
+    "--template",
+    metavar="TEXT",
+    help="Prompt in which every * is a learned embedding. Default: the generator's hint, else 'a photo of *'.",
+)
+@click.option(
+    "--initial-token", metavar="WORD", help="The word that learning starts from. Default: the generator's hint."
+)
+@click.option(
+    "--guidance",
+    metavar="X",
+    type=float,
+    help="Classifier-free guidance scale, 1 for none. Default: the generator's hint, else 7.5.",
+)
+@click.option(
+    "--steps", metavar="N", type=_positive, help="Steps of the sampler. Default: the generator's hint, else 50."
+)
+@click.option(
+    "--resolution",
+    metavar="PIXELS",
+    type=_positive,
+    help="Side of a collage. Default: the generator's hint, else its own side.",
+)
+@click.option(
+    "--cast",
+    type=click.Choice(["f16", "stored"]),
+    default="f16",
+    show_default=True,
+    help="Dtype of the weights for identity and use.",
+)
+@click.option(
+    "--bits",
+    metavar="N",
+    type=click.IntRange(1, 8),
+    default=2,
+    show_default=True,
+    help="Bits a value of the learned embeddings.",
+)
+@click.option(
+    "--labels",
+    type=click.Choice(["quantized", "hard"]),
+    default="quantized",
+    show_default=True,
+    help="The teacher's logits of every decoded patch, or the class alone.",
+)
+@click.option(
+    "--label-step",
+    metavar="N",
+    type=_positive,
+    help="Step of quantized labels in 1/256 nat; coarser is smaller. Default: the finest possible.",
+)
+@click.option("--noise-key", metavar="N", type=_key, default=0, show_default=True, help="Key of the images' noise.")
+@click.option(
+    "--crops",
+    metavar="N",
+    type=_positive,
+    default=5,
+    show_default=True,
+    help="Random squares an image to choose patches from.",
+)
+@click.option(
+    "--crop-scale",
+    metavar="LOW HIGH",
+    type=float,
+    nargs=2,
+    default=(0.08, 1.0),
+    show_default=True,
+    help="Share of the image's area in a square; 1 1 with --crops 1 takes whole images.",
+)
+@click.option(
+    "--patches-per-class",
+    metavar="N",
+    type=_positive,
+    help="How many of the best patches are learned from. Default: all that fill collages.",
+)
+@click.option(
+    "--inversion-steps",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    help="Steps of textual inversion.",
+)
+@click.option(
+    "--inversion-batch", metavar="N", type=_positive, help="Collages in a step of inversion. Default: six a class."
+)
+@click.option(
+    "--learning-rate",
+    metavar="X",
+    type=float,
+    default=2e-2,
+    show_default=True,
+    help="Learning rate of textual inversion.",
+)
 @click.option("--seed", metavar="N", type=_key, default=0, show_default=True, help="Of crops and inversion.")
 @on_error_option
-@click.option("--leaf-bytes", type=click.Choice(["0", "2", "4", "8"]), default="2", show_default=True,
-              help="Bytes of each image's digest in the file, so that a mismatch names the image.")
+@click.option(
+    "--leaf-bytes",
+    type=click.Choice(["0", "2", "4", "8"]),
+    default="2",
+    show_default=True,
+    help="Bytes of each image's digest in the file, so that a mismatch names the image.",
+)
 @click.option("--licence", metavar="SPDX", help="Licence of the data, stored in the file.")
 @click.option("--source", metavar="TEXT", help="Origin of the images, stored in the file.")
-@click.option("--class-ids", metavar="FILE", type=click.Path(exists=True, dir_okay=False),
-              help="Stable ids of the classes, one a line in class order; with --authority.")
-@click.option("--authority", metavar="NAME", default="none", show_default=True,
-              help="Who gave the class ids, such as wordnet-3.0.")
+@click.option(
+    "--class-ids",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Stable ids of the classes, one a line in class order; with --authority.",
+)
+@click.option(
+    "--authority",
+    metavar="NAME",
+    default="none",
+    show_default=True,
+    help="Who gave the class ids, such as wordnet-3.0.",
+)
 @click.option("--work", metavar="DIR", type=click.Path(), help="Unfinished work. Default: FILE.work.")
 @click.option("--restart", is_flag=True, help="Throw away unfinished work instead of continuing it.")
 @click.option("--keep-work", is_flag=True, help="Do not remove the work folder at the end.")
@@ -80,8 +172,7 @@ _key = click.IntRange(0, 2**64 - 1)
 @device_option
 @json_option
 @quiet_option
-def command(images: str, as_json: bool, quiet: bool, class_ids: str | None, leaf_bytes: str,
-            **options: Any) -> None:
+def command(images: str, as_json: bool, quiet: bool, class_ids: str | None, leaf_bytes: str, **options: Any) -> None:
     """Distil IMAGES into a `.d3m` file.
 
     IMAGES is a folder of class folders, a .parquet file in the Hugging Face layout, or digits:train. If it is

@@ -39,8 +39,14 @@ def _facts(dataset: Dataset) -> dict[str, Any]:
     from dataclasses import asdict
 
     file, about = dataset.file, dataset.about
-    said = {} if about is None else {name: getattr(about, name) for name in (
-        "method", "licence", "source", "teacher", "citation", "claims", "fingerprint")}
+    said = (
+        {}
+        if about is None
+        else {
+            name: getattr(about, name)
+            for name in ("method", "licence", "source", "teacher", "citation", "claims", "fingerprint")
+        }
+    )
     return {
         "file": dataset.path,
         "bytes": dataset.bytes,
@@ -72,13 +78,22 @@ def _explain(file: D3MFile, as_json: bool) -> None:
 
 def _show(dataset: Dataset) -> None:
     facts = _facts(dataset)
-    click.echo(f"{facts['file']}: {facts['bytes']:,} bytes, version {facts['version']}, "
-               f"{facts['classes']} classes x {facts['images_per_class']} images")
+    click.echo(
+        f"{facts['file']}: {facts['bytes']:,} bytes, version {facts['version']}, "
+        f"{facts['classes']} classes x {facts['images_per_class']} images"
+    )
     sections = facts["sections"]
     lone = all(section["group"] in (None, 0) for section in sections)
     rows = [["head", "", f"{facts['head_bytes']:,}", ""]]
-    rows += [[section["name"], "" if lone or section["group"] is None else str(section["group"]),
-              f"{section['bytes']:,}", f"{section['raw_bytes']:,}"] for section in sections]
+    rows += [
+        [
+            section["name"],
+            "" if lone or section["group"] is None else str(section["group"]),
+            f"{section['bytes']:,}",
+            f"{section['raw_bytes']:,}",
+        ]
+        for section in sections
+    ]
     click.echo()
     print_table(["section", "group", "bytes", "raw"], rows, right=(2, 3))
     click.echo()
@@ -92,8 +107,10 @@ def _lines(dataset: Dataset, facts: dict[str, Any]) -> list[list[str]]:
         height, width = group.size
         logits = f", {group.label_width} logits a patch" if group.label_width else ""
         lines += [
-            [f"images{mark}", f"{group.images_per_class} a class, {height}x{width} pixels, "
-                              f"{group.grid[0]}x{group.grid[1]} patches"],
+            [
+                f"images{mark}",
+                f"{group.images_per_class} a class, {height}x{width} pixels, {group.grid[0]}x{group.grid[1]} patches",
+            ],
             [f"labels{mark}", group.label_kind + logits],
             [f"prompts{mark}", group.conditioning],
             [f"recipe{mark}", group.recipe],

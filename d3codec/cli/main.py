@@ -28,8 +28,14 @@ COMMANDS = {  # in the order in which a newcomer meets them; name -> module of d
     "evaluate": "evaluate",
 }
 EXTRAS = {  # what is not in the base installation -> the extra that brings it
-    "torch": "decode", "diffusers": "decode", "transformers": "decode", "safetensors": "decode",
-    "pyarrow": "encode", "sklearn": "demo", "matplotlib": "demo", "aiohttp": "remote",
+    "torch": "decode",
+    "diffusers": "decode",
+    "transformers": "decode",
+    "safetensors": "decode",
+    "pyarrow": "encode",
+    "sklearn": "demo",
+    "matplotlib": "demo",
+    "aiohttp": "remote",
     "huggingface_hub": "hub",
 }
 EXTRA_OF = {"demo": "demo", "encode": "encode", "train-teacher": "encode"}  # of commands that need more
@@ -99,9 +105,10 @@ def as_d3m_error(error: Exception) -> D3MError:
         return MissingExtraError(extra)
     if isinstance(error, MemoryError):
         return D3MError("not enough memory", hint="a smaller --batch-size, --limit or --classes needs less")
-    return D3MError(f"unexpected {type(error).__name__}: {error}",
-                    hint="This is a fault of d3codec: please report it, with what the same command says "
-                         "under D3CODEC_DEBUG=1.")
+    return D3MError(
+        f"unexpected {type(error).__name__}: {error}",
+        hint="This is a fault of d3codec: please report it, with what the same command says under D3CODEC_DEBUG=1.",
+    )
 
 
 def _whole_extra(error: D3MError, arguments: list[str]) -> D3MError:
@@ -146,8 +153,7 @@ def _drop_stdout() -> None:
         pass
 
 
-@click.command(cls=Commands,
-               context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="d3codec")
 def main() -> None:
     """Publish a distilled dataset as one tiny file, and read it back.

@@ -32,8 +32,9 @@ def _page(name: str, command: click.Command) -> str:
     options = [param for param in command.params if isinstance(param, click.Option)]
     usage = " ".join(["d3codec", name, "[OPTIONS]", *arguments])
     rows = [f"| {_names(option)} | {_cell(option)} |" for option in options]
-    return "\n".join([f"## d3codec {name}", "", f"    {usage}", "", _text(command.help), "",
-                      "| option | |", "|---|---|", *rows])
+    return "\n".join(
+        [f"## d3codec {name}", "", f"    {usage}", "", _text(command.help), "", "| option | |", "|---|---|", *rows]
+    )
 
 
 def _text(text: str | None) -> str:

@@ -12,18 +12,25 @@ from d3codec.cli.encode import images_argument, on_error_option
 
 @click.command("train-teacher", short_help="A classifier that judges and labels patches.")
 @images_argument
-@click.option("-o", "--output", metavar="FILE", required=True, type=click.Path(),
-              help="Where the teacher goes, .safetensors.")
-@click.option("--steps", metavar="N", type=click.IntRange(min=1), default=1500, show_default=True,
-              help="Steps of the optimiser.")
-@click.option("--side", metavar="PIXELS", type=click.IntRange(min=1),
-              help="Side to which images are resized. Default: fits the images.")
+@click.option(
+    "-o", "--output", metavar="FILE", required=True, type=click.Path(), help="Where the teacher goes, .safetensors."
+)
+@click.option(
+    "--steps", metavar="N", type=click.IntRange(min=1), default=1500, show_default=True, help="Steps of the optimiser."
+)
+@click.option(
+    "--side",
+    metavar="PIXELS",
+    type=click.IntRange(min=1),
+    help="Side to which images are resized. Default: fits the images.",
+)
 @click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Seed of the training.")
 @on_error_option
 @json_option
 @quiet_option
-def command(images: str, output: str, steps: int, side: int | None, seed: int, on_error: str, as_json: bool,
-            quiet: bool) -> None:
+def command(
+    images: str, output: str, steps: int, side: int | None, seed: int, on_error: str, as_json: bool, quiet: bool
+) -> None:
     """Train a teacher on IMAGES and save it.
 
     IMAGES is a folder of class folders, a .parquet file in the Hugging Face layout, or digits:train.

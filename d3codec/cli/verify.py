@@ -29,14 +29,17 @@ def _decode_value(_ctx: click.Context, _param: click.Parameter, value: str | Non
 
 @click.command("verify", short_help="Is a file what it was?")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
-@click.option("--decode", metavar="all|N", callback=_decode_value,
-              help="Also decode all images, or N of them, and compare them with the digests in the file.")
+@click.option(
+    "--decode",
+    metavar="all|N",
+    callback=_decode_value,
+    help="Also decode all images, or N of them, and compare them with the digests in the file.",
+)
 @generator_option
 @device_option
 @json_option
 @quiet_option
-def command(files: tuple[str, ...], decode: Any, generator: str | None, device: str, as_json: bool,
-            quiet: bool) -> int:
+def command(files: tuple[str, ...], decode: Any, generator: str | None, device: str, as_json: bool, quiet: bool) -> int:
     """Check each FILE (a path or a URL): head, sections, digests; with --decode the pixels too.
 
     Exit code 0: good, also where this machine cannot prove the pixels. 3: damaged, or other pixels than it
@@ -53,8 +56,7 @@ def _verify(file: str, decode: Any, generator: str | None, device: str, as_json:
 
     try:
         with progress(quiet) as callback:
-            report = verify(open_file(file), decode=decode, generator=generator, device=device,
-                            progress=callback)
+            report = verify(open_file(file), decode=decode, generator=generator, device=device, progress=callback)
     except D3MError as error:
         if as_json:
             print_json({"file": file, **error.as_json()}, indent=None)

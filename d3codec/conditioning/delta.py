@@ -99,8 +99,7 @@ def _refit(size: NDArray[np.float64], guesses: NDArray[np.float64], bits: int) -
     return np.clip(scales, _SMALLEST, _LARGEST).astype(np.float16).astype(np.float64)
 
 
-def _distances(size: NDArray[np.float64], scale: NDArray[np.float64] | float,
-               bits: int) -> NDArray[np.float64]:
+def _distances(size: NDArray[np.float64], scale: NDArray[np.float64] | float, bits: int) -> NDArray[np.float64]:
     """Distances from the middle of the codes nearest to |d|: 1/2, 3/2, ... up to the middle."""
     return np.asarray(np.minimum(np.floor(size / scale) + 0.5, _middle(bits)))
 

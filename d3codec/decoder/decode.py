@@ -19,14 +19,7 @@ import numpy as np
 from d3codec.decoder.cache import UnitCache, cache_key, home
 from d3codec.decoder.plan import UNIT_IMAGES, Plan, Unit
 from d3codec.decoder.precision import choose_device, compute_dtype, fingerprint, settings
-from d3codec.decoder.writers import (
-    SHEET_CLASSES,
-    SHEET_IMAGES,
-    ArrayFile,
-    ContactSheet,
-    ImageFolder,
-    contact_sheet,
-)
+from d3codec.decoder.writers import SHEET_CLASSES, SHEET_IMAGES, ArrayFile, ContactSheet, ImageFolder, contact_sheet
 from d3codec.errors import OutputError, UsageError
 from d3codec.format.file import D3MFile
 from d3codec.generators.weights import find_generator, require_torch
@@ -56,11 +49,20 @@ class DecodeReport:
         return asdict(self)
 
 
-def decode(file: D3MFile | str | os.PathLike[str], output: str | os.PathLike[str] | None = None, *,
-           format: str = "imagefolder", classes: Sequence[int | str] | None = None, limit: int | None = None,
-           contact_sheet: str | os.PathLike[str] | None = None, batch_size: int | None = None,
-           profile: str | None = None, device: str = "auto", generator: str | Path | None = None,
-           progress: Progress | None = None) -> DecodeReport:
+def decode(
+    file: D3MFile | str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    *,
+    format: str = "imagefolder",
+    classes: Sequence[int | str] | None = None,
+    limit: int | None = None,
+    contact_sheet: str | os.PathLike[str] | None = None,
+    batch_size: int | None = None,
+    profile: str | None = None,
+    device: str = "auto",
+    generator: str | Path | None = None,
+    progress: Progress | None = None,
+) -> DecodeReport:
     """Decode a `.d3m` file.
 
     Arguments:
@@ -86,8 +88,7 @@ def decode(file: D3MFile | str | os.PathLike[str], output: str | os.PathLike[str
         arguments.
     """
     if format not in FORMATS:
-        raise UsageError("an unknown output format", field="format", found=format,
-                         expected=" or ".join(FORMATS))
+        raise UsageError("an unknown output format", field="format", found=format, expected=" or ".join(FORMATS))
     file = file if isinstance(file, D3MFile) else D3MFile.open(file)
     profile = profile or file.content.profile
     device = choose_device(device)
@@ -102,19 +103,30 @@ def decode(file: D3MFile | str | os.PathLike[str], output: str | os.PathLike[str
         writers.append(FORMATS[format](Path(output), file, plan, records, profile, print_))
     if contact_sheet is not None:
         grids = {group.images.grid for group in file.content.groups}
-        writers.append(ContactSheet(Path(contact_sheet), [record.name for record in records],
-                                    grids.pop() if len(grids) == 1 else (1, 1)))
+        writers.append(
+            ContactSheet(
+                Path(contact_sheet), [record.name for record in records], grids.pop() if len(grids) == 1 else (1, 1)
+            )
+        )
     wanted = set(plan.images)
-    for unit, pixels in decoded_units(file, plan, profile=profile, device=device, generator=generator,
-                                      batch_size=batch_size, progress=progress):
+    for unit, pixels in decoded_units(
+        file, plan, profile=profile, device=device, generator=generator, batch_size=batch_size, progress=progress
+    ):
         for class_, index, image in zip(unit.classes, unit.indices, pixels, strict=True):
             if (unit.group, class_, index) in wanted:
                 for writer in writers:
                     writer.add(class_, plan.number_in_class(unit.group, index), image)
     for writer in writers:
         writer.finish()
-    return DecodeReport(file.content_id, len(plan.images), profile, print_, _text(output),
-                        format if output is not None else None, _text(contact_sheet))
+    return DecodeReport(
+        file.content_id,
+        len(plan.images),
+        profile,
+        print_,
+        _text(output),
+        format if output is not None else None,
+        _text(contact_sheet),
+    )
 
 
 def _text(path: str | os.PathLike[str] | None) -> str | None:
@@ -128,11 +140,18 @@ def _positions(file: D3MFile, classes: Sequence[int | str] | None) -> list[int] 
     records = file.class_records() if any(isinstance(item, str) for item in classes) else []
     positions = []
     for item in classes:
-        found = [number for number, record in enumerate(records) if item in (record.name, record.id)] \
-            if isinstance(item, str) else [item]
+        found = (
+            [number for number, record in enumerate(records) if item and item in (record.name, record.id)]
+            if isinstance(item, str)
+            else [item]
+        )
         if len(found) != 1:
-            raise UsageError("no such class" if not found else "the name of one class is the id of another",
-                             file=file.path, field="classes", found=item)
+            raise UsageError(
+                "no such class" if not found else "the name of one class is the id of another",
+                file=file.path,
+                field="classes",
+                found=item,
+            )
         positions += found
     return positions
 
@@ -144,10 +163,19 @@ def _sheet_plan(file: D3MFile, plan: Plan, limit: int | None) -> Plan:
 
 # ---------------------------------------------------------------------------------------------- units
 
-def decoded_units(file: D3MFile, plan: Plan, *, profile: str, device: str,
-                  generator: str | Path | None = None, batch_size: int | None = None, cache: bool = True,
-                  progress: Progress | None = None,
-                  trust_records: bool = True) -> Iterator[tuple[Unit, np.ndarray]]:
+
+def decoded_units(
+    file: D3MFile,
+    plan: Plan,
+    *,
+    profile: str,
+    device: str,
+    generator: str | Path | None = None,
+    batch_size: int | None = None,
+    cache: bool = True,
+    progress: Progress | None = None,
+    trust_records: bool = True,
+) -> Iterator[tuple[Unit, np.ndarray]]:
     """The units of a plan with their pixels, uint8 [images, height, width, 3], in the plan's order, one at a
     time.
 
@@ -187,7 +215,7 @@ def _runs(units: Sequence[Unit], at_once: int) -> Iterator[list[Unit]]:
     for group in sorted({unit.group for unit in units}):
         own = [unit for unit in units if unit.group == group]
         for start in range(0, len(own), size):
-            yield own[start:start + size]
+            yield own[start : start + size]
 
 
 def _render(renderers: _Renderers, units: list[Unit], at_once: int) -> list[np.ndarray]:
@@ -198,9 +226,10 @@ def _render(renderers: _Renderers, units: list[Unit], at_once: int) -> list[np.n
         return [renderer.render(unit) for unit in units]
     classes = tuple(class_ for unit in units for class_ in unit.classes)
     indices = tuple(index for unit in units for index in unit.indices)
-    batches = [renderer.render(Unit(units[0].group, -1, classes[start:start + at_once],
-                                    indices[start:start + at_once]))
-               for start in range(0, len(classes), at_once)]
+    batches = [
+        renderer.render(Unit(units[0].group, -1, classes[start : start + at_once], indices[start : start + at_once]))
+        for start in range(0, len(classes), at_once)
+    ]
     ends = np.cumsum([len(unit.classes) for unit in units])[:-1]
     return np.split(np.concatenate(batches), ends)
 
@@ -209,8 +238,10 @@ def _keep(units: UnitCache, unit: Unit, pixels: np.ndarray) -> bool:
     try:
         units.put(unit, pixels)
     except OutputError as error:
-        warnings.warn(f"decoded units cannot be kept, so a rerun starts again: {error}\n"
-                      "Set D3CODEC_HOME to a folder with room.", stacklevel=3)
+        warnings.warn(
+            f"decoded units cannot be kept, so a rerun starts again: {error}\nSet D3CODEC_HOME to a folder with room.",
+            stacklevel=3,
+        )
         return False
     return True
 
@@ -219,8 +250,15 @@ class _Renderers:
     """The renderer of each group, made when it is first asked for; groups of one generator share its
     networks."""
 
-    def __init__(self, file: D3MFile, profile: str, device: str, given: str | Path | None,
-                 trust_records: bool, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        file: D3MFile,
+        profile: str,
+        device: str,
+        given: str | Path | None,
+        trust_records: bool,
+        progress: Progress | None,
+    ) -> None:
         self._file, self._profile, self._device, self._given = file, profile, device, given
         self._trust_records, self._progress = trust_records, progress
         self._renderers: dict[int, Renderer] = {}
@@ -232,8 +270,9 @@ class _Renderers:
 
             group = self._file.content.groups[number]
             data = self._file.section("emb" if group.conditioning.kind == "delta" else "wrd", number)
-            self._renderers[number] = Renderer(group, data, self._network(group.generator, group.cast),
-                                               self._profile, self._file.content.classes.count)
+            self._renderers[number] = Renderer(
+                group, data, self._network(group.generator, group.cast), self._profile, self._file.content.classes.count
+            )
         return self._renderers[number]
 
     def _network(self, generator: bytes, cast: str) -> Any:
@@ -244,7 +283,8 @@ class _Renderers:
             from d3codec.generators.stable_diffusion import StableDiffusion
 
             self._networks[generator, cast] = StableDiffusion.load(
-                folder, cast=cast, dtype=compute_dtype(self._profile), device=self._device)
+                folder, cast=cast, dtype=compute_dtype(self._profile), device=self._device
+            )
             if self._progress:
                 self._progress("load generator", 1, 1)
         return self._networks[generator, cast]

@@ -37,8 +37,13 @@ class Plan:
     before: tuple[int, ...]
 
     @classmethod
-    def of(cls, content: Content, classes: Sequence[int] | None = None, limit: int | None = None,
-           groups: Sequence[int] | None = None) -> Plan:
+    def of(
+        cls,
+        content: Content,
+        classes: Sequence[int] | None = None,
+        limit: int | None = None,
+        groups: Sequence[int] | None = None,
+    ) -> Plan:
         """The plan for some classes (None: all), the first `limit` images of each (None: all), and some
         groups.
 
@@ -52,12 +57,19 @@ class Plan:
         wanted_groups = _chosen("groups", groups, len(content.groups))
         if limit is not None and limit < 1:
             raise UsageError("at least one image a class must be asked for", field="limit", found=limit)
-        images = [(group, class_, index) for class_ in wanted_classes
-                  for group, index in _of_class(content, wanted_groups, limit)]
+        images = [
+            (group, class_, index)
+            for class_ in wanted_classes
+            for group, index in _of_class(content, wanted_groups, limit)
+        ]
         counts = [group.images.count for group in content.groups]
-        units = [unit_at(group, number, counts[group], content.classes.count) for group in wanted_groups
-                 for number in sorted({(class_ * counts[group] + index) // UNIT_IMAGES
-                                       for owner, class_, index in images if owner == group})]
+        units = [
+            unit_at(group, number, counts[group], content.classes.count)
+            for group in wanted_groups
+            for number in sorted(
+                {(class_ * counts[group] + index) // UNIT_IMAGES for owner, class_, index in images if owner == group}
+            )
+        ]
         return cls(tuple(units), tuple(images), tuple(sum(counts[:group]) for group in range(len(counts))))
 
     def number_in_class(self, group: int, index: int) -> int:
@@ -68,8 +80,12 @@ class Plan:
 def unit_at(group: int, number: int, images_per_class: int, classes: int) -> Unit:
     """Unit `number` of a group: images 8 * number onwards in order of class and index, up to eight."""
     places = range(number * UNIT_IMAGES, min((number + 1) * UNIT_IMAGES, images_per_class * classes))
-    return Unit(group, number, tuple(place // images_per_class for place in places),
-                tuple(place % images_per_class for place in places))
+    return Unit(
+        group,
+        number,
+        tuple(place // images_per_class for place in places),
+        tuple(place % images_per_class for place in places),
+    )
 
 
 def _of_class(content: Content, groups: list[int], limit: int | None) -> list[tuple[int, int]]:
@@ -82,8 +98,12 @@ def _chosen(field: str, asked: Sequence[int] | None, count: int) -> list[int]:
         return list(range(count))
     for number in asked:
         if not 0 <= number < count:
-            raise UsageError(f"the dataset has no number {number} of its {field}", field=field, found=number,
-                             expected=f"0 to {count - 1}")
+            raise UsageError(
+                f"the dataset has no number {number} of its {field}",
+                field=field,
+                found=number,
+                expected=f"0 to {count - 1}",
+            )
     if not asked:
         raise UsageError("nothing is asked for", field=field)
     return sorted(set(asked))

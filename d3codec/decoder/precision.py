@@ -27,8 +27,11 @@ DECODE_VERSION = 1  # raised with every change of this package that may change a
 # Choices of kernels that a user can force; they change bits, so they belong to the fingerprint.
 _KERNEL_VARIABLES = ("DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
 # Switches to fewer bits that no call can take back, with the values that leave them off.
-_SHORTCUT_VARIABLES = {"DNNL_DEFAULT_FPMATH_MODE": ("", "STRICT"), "NVIDIA_TF32_OVERRIDE": ("", "0"),
-                       "ONEDNN_DEFAULT_FPMATH_MODE": ("", "STRICT")}
+_SHORTCUT_VARIABLES = {
+    "DNNL_DEFAULT_FPMATH_MODE": ("", "STRICT"),
+    "NVIDIA_TF32_OVERRIDE": ("", "0"),
+    "ONEDNN_DEFAULT_FPMATH_MODE": ("", "STRICT"),
+}
 
 
 def choose_device(device: str) -> str:
@@ -40,8 +43,12 @@ def choose_device(device: str) -> str:
         return device
     present = bool(require_torch().cuda.is_available())
     if device == "cuda" and not present:
-        raise MissingError("torch finds no CUDA device", field="device", found=device,
-                           hint="Use --device cpu, or install a build of torch for your GPU.")
+        raise MissingError(
+            "torch finds no CUDA device",
+            field="device",
+            found=device,
+            hint="Use --device cpu, or install a build of torch for your GPU.",
+        )
     return "cuda" if present else "cpu"
 
 
@@ -78,9 +85,12 @@ def settings(profile: str, device: str) -> Iterator[None]:
 def _refuse_shortcuts() -> None:
     for name, harmless in _SHORTCUT_VARIABLES.items():
         if (value := os.environ.get(name, "")).upper() not in harmless:
-            raise UsageError("this environment variable takes away bits that the profile 'reproducible' "
-                             "promises", field=name, found=value,
-                             hint=f"Unset {name}, or decode with the profile 'fast'.")
+            raise UsageError(
+                "this environment variable takes away bits that the profile 'reproducible' promises",
+                field=name,
+                found=value,
+                hint=f"Unset {name}, or decode with the profile 'fast'.",
+            )
 
 
 @contextmanager
@@ -95,8 +105,12 @@ def _strict(torch: Any) -> Iterator[None]:
         for owner, name, value in switches:
             setattr(owner, name, value)
             if getattr(owner, name) != value:
-                raise UsageError("a setting of torch cannot be changed as the profile 'reproducible' needs",
-                                 field=name, found=getattr(owner, name), expected=value)
+                raise UsageError(
+                    "a setting of torch cannot be changed as the profile 'reproducible' needs",
+                    field=name,
+                    found=getattr(owner, name),
+                    expected=value,
+                )
         yield
     finally:
         for (owner, name, _), value in zip(switches, before, strict=True):
@@ -108,17 +122,23 @@ def _strict(torch: Any) -> Iterator[None]:
 
 def _switches(torch: Any) -> list[tuple[Any, str, Any]]:
     """(owner, name, value) of the settings that `reproducible` fixes."""
-    switches: list[tuple[Any, str, Any]] = [(torch.backends.cudnn, "benchmark", False),
-                                            (torch.backends.cudnn, "deterministic", True)]
+    switches: list[tuple[Any, str, Any]] = [
+        (torch.backends.cudnn, "benchmark", False),
+        (torch.backends.cudnn, "deterministic", True),
+    ]
     if hasattr(torch.backends.cudnn, "conv"):  # since torch 2.9; mixed with the older names they may raise
-        owners = [torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.mkldnn.matmul,
-                  torch.backends.mkldnn.conv]
+        owners = [
+            torch.backends.cuda.matmul,
+            torch.backends.cudnn.conv,
+            torch.backends.mkldnn.matmul,
+            torch.backends.mkldnn.conv,
+        ]
         return switches + [(owner, "fp32_precision", "ieee") for owner in owners]
-    return [*switches, *((owner, "allow_tf32", False) for owner in (torch.backends.cuda.matmul,
-                                                                    torch.backends.cudnn))]
+    return [*switches, *((owner, "allow_tf32", False) for owner in (torch.backends.cuda.matmul, torch.backends.cudnn))]
 
 
 # ------------------------------------------------------------------------------------------------ fingerprint
+
 
 def fingerprint(device: str) -> str:
     """One line that names what the pixels of profile `reproducible` depend on beside the file.
@@ -131,8 +151,12 @@ def fingerprint(device: str) -> str:
     from importlib.metadata import version
 
     pieces = _cpu(torch) if device == "cpu" else _gpu(torch)
-    pieces += [f"torch {torch.__version__}", f"diffusers {version('diffusers')}",
-               f"transformers {version('transformers')}", f"r {DECODE_VERSION}"]
+    pieces += [
+        f"torch {torch.__version__}",
+        f"diffusers {version('diffusers')}",
+        f"transformers {version('transformers')}",
+        f"r {DECODE_VERSION}",
+    ]
     pieces += [f"{name} {os.environ[name]}" for name in _KERNEL_VARIABLES if os.environ.get(name)]
     return "|".join(pieces)
 
@@ -141,8 +165,11 @@ def differences(one: str, other: str) -> list[str]:
     """What differs between two fingerprints, a phrase each, e.g. 'torch 2.13.0 against 2.12.0'."""
     first, second = _pieces(one), _pieces(other)
     names = [*first, *(name for name in second if name not in first)]
-    return [f"{name} {first.get(name, 'unset')} against {second.get(name, 'unset')}" for name in names
-            if first.get(name) != second.get(name)]
+    return [
+        f"{name} {first.get(name, 'unset')} against {second.get(name, 'unset')}"
+        for name in names
+        if first.get(name) != second.get(name)
+    ]
 
 
 def _pieces(text: str) -> dict[str, str]:
@@ -162,8 +189,11 @@ def _processor() -> str:
         facts: dict[str, str] = {}
         for name, _, value in rows:
             facts.setdefault(name.strip(), value.strip())
-        keys = ("vendor_id", "cpu family", "model") if "vendor_id" in facts else \
-            ("CPU implementer", "CPU variant", "CPU part")
+        keys = (
+            ("vendor_id", "cpu family", "model")
+            if "vendor_id" in facts
+            else ("CPU implementer", "CPU variant", "CPU part")
+        )
         found = [facts[key] for key in keys if facts.get(key)]
         if found:
             return "-".join(found).removeprefix("Authentic").removeprefix("Genuine")
@@ -173,11 +203,14 @@ def _processor() -> str:
 
 def _gpu(torch: Any) -> list[str]:
     major, minor = torch.cuda.get_device_capability()
-    return [f"cuda {torch.cuda.get_device_name()} sm_{major}{minor}",
-            f"libraries cuda-{torch.version.cuda} cudnn-{torch.backends.cudnn.version()}"]
+    return [
+        f"cuda {torch.cuda.get_device_name()} sm_{major}{minor}",
+        f"libraries cuda-{torch.version.cuda} cudnn-{torch.backends.cudnn.version()}",
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------- pixels
+
 
 def to_pixels(images: torch.Tensor) -> np.ndarray:
     """Round images [batch, 3, height, width] in -1 to 1 to uint8 [batch, height, width, 3].
@@ -190,8 +223,10 @@ def to_pixels(images: torch.Tensor) -> np.ndarray:
     torch = require_torch()
     values = images if images.dtype == torch.float64 else images.float()
     if not bool(torch.isfinite(values).all()):
-        raise PixelsError("the decode gave values that are not finite numbers",
-                          hint="Guidance or learned embeddings are beyond what the generator bears.")
+        raise PixelsError(
+            "the decode gave values that are not finite numbers",
+            hint="Guidance or learned embeddings are beyond what the generator bears.",
+        )
     levels = torch.round((values * 0.5 + 0.5).clamp(0.0, 1.0) * 255.0).to(torch.uint8)
     pixels: np.ndarray = levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
     return pixels

@@ -40,13 +40,13 @@ class Renderer:
         UsageError: guidance without a negative prompt, or a recipe that this version cannot follow.
     """
 
-    def __init__(self, group: Group, conditioning_bytes: bytes, generator: StableDiffusion, profile: str,
-                 rows: int) -> None:
+    def __init__(
+        self, group: Group, conditioning_bytes: bytes, generator: StableDiffusion, profile: str, rows: int
+    ) -> None:
         self._group, self._generator, self._profile = group, generator, profile
         conditioning, recipe = group.conditioning, group.recipe
         if recipe.start[0] != 0:
-            raise UsageError("stored start states are not part of this version", field="start",
-                             found=recipe.start)
+            raise UsageError("stored start states are not part of this version", field="start", found=recipe.start)
         self._shape = generator.latent_shape(*group.images.size)
         self._device = generator.device.type
         self._template = _padded(conditioning.template, conditioning.padding)
@@ -74,8 +74,13 @@ class Renderer:
             last = np.minimum(np.arange(UNIT_IMAGES), count - 1)  # padded by repeating the last image
             classes, indices = classes[last], indices[last]
         with settings(self._profile, self._device):
-            noise = normals_torch(self._group.noise_key, torch.from_numpy(indices), torch.from_numpy(classes),
-                                  self._shape, device=self._device)
+            noise = normals_torch(
+                self._group.noise_key,
+                torch.from_numpy(indices),
+                torch.from_numpy(classes),
+                self._shape,
+                device=self._device,
+            )
             latents = self._sample(noise * (self._group.recipe.start[1] / MILLION), self._encode(classes))
             images = self._generator.decode_latents(latents)
             return to_pixels(images[:count])
@@ -116,11 +121,16 @@ class Renderer:
         if conditioning.kind == "words":
             return words.decode(data, rows, slots).astype(np.int64), None
         if conditioning.width != self._generator.width:
-            raise GeneratorError("the learned embeddings do not fit the generator", field="width",
-                                 found=conditioning.width, expected=self._generator.width)
+            raise GeneratorError(
+                "the learned embeddings do not fit the generator",
+                field="width",
+                found=conditioning.width,
+                expected=self._generator.width,
+            )
         start = self._generator.token_embedding(conditioning.initial_token)
-        return np.empty((rows, 0), np.int64), start + delta.decode(data, rows, slots, conditioning.width,
-                                                                   conditioning.bits)
+        return np.empty((rows, 0), np.int64), start + delta.decode(
+            data, rows, slots, conditioning.width, conditioning.bits
+        )
 
 
 def _tables(recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:

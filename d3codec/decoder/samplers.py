@@ -18,9 +18,16 @@ if TYPE_CHECKING:
 PREDICTIONS = ("eps", "v", "sample")
 
 
-def ddim(denoise: Callable[[Tensor, int], Tensor], x: Tensor, timesteps: Sequence[int] | NDArray[np.int64],
-         alpha_bars: Sequence[float] | NDArray[np.float64], final_alpha: float, prediction: str = "eps", *,
-         on_step: Callable[[int, Tensor], None] | None = None) -> Tensor:
+def ddim(
+    denoise: Callable[[Tensor, int], Tensor],
+    x: Tensor,
+    timesteps: Sequence[int] | NDArray[np.int64],
+    alpha_bars: Sequence[float] | NDArray[np.float64],
+    final_alpha: float,
+    prediction: str = "eps",
+    *,
+    on_step: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
     """Run deterministic DDIM over all timesteps and return the last state, same shape and dtype as `x`.
 
     `denoise(x, t)` gives the network's prediction in the shape of `x`: the noise (`eps`), the velocity (`v`,

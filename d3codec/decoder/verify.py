@@ -43,9 +43,14 @@ class VerifyReport:
         return asdict(self) | {"warnings": list(self.warnings)}
 
 
-def verify(path: str | os.PathLike[str] | D3MFile, *, decode: Literal["all"] | int | None = None,
-           generator: str | Path | None = None, device: str = "auto",
-           progress: Progress | None = None) -> VerifyReport:
+def verify(
+    path: str | os.PathLike[str] | D3MFile,
+    *,
+    decode: Literal["all"] | int | None = None,
+    generator: str | Path | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> VerifyReport:
     """Check a file, and with `decode` its pixels.
 
     Arguments:
@@ -63,8 +68,9 @@ def verify(path: str | os.PathLike[str] | D3MFile, *, decode: Literal["all"] | i
     file = path if isinstance(path, D3MFile) else D3MFile.open(path)
     file.verify()
     found = _Found(file)
-    report = VerifyReport(file.path, file.bytes_total, file.content_id, found.total, 0, "not checked", None,
-                          found.fingerprint, ())
+    report = VerifyReport(
+        file.path, file.bytes_total, file.content_id, found.total, 0, "not checked", None, found.fingerprint, ()
+    )
     if decode is None:
         return report
     if found.digest is None:
@@ -88,11 +94,18 @@ class _Found:
 
     def leaf(self, place: int) -> bytes:
         """What is stored of the digest of an image (b'' if nothing is)."""
-        return self.leaves[place * self.size:(place + 1) * self.size]
+        return self.leaves[place * self.size : (place + 1) * self.size]
 
 
-def _check_pixels(report: VerifyReport, file: D3MFile, found: _Found, decode: Literal["all"] | int,
-                  generator: str | Path | None, device: str, progress: Progress | None) -> VerifyReport:
+def _check_pixels(
+    report: VerifyReport,
+    file: D3MFile,
+    found: _Found,
+    decode: Literal["all"] | int,
+    generator: str | Path | None,
+    device: str,
+    progress: Progress | None,
+) -> VerifyReport:
     from d3codec.decoder.digests import pixel_digest
     from d3codec.decoder.plan import Plan
     from d3codec.decoder.precision import choose_device, differences, fingerprint
@@ -108,24 +121,32 @@ def _check_pixels(report: VerifyReport, file: D3MFile, found: _Found, decode: Li
     elif decode != "all" and decode < found.total:
         warnings.append(f"the file stores no digests of single images, so all {found.total} were decoded")
     digests = dict(_digests(file, whole, set(wanted), generator, device, progress))
-    different = [(place, image) for place, image in enumerate(whole.images) if image in digests
-                 and digests[image][:found.size] != found.leaf(place)]
-    same = not different and (len(digests) < found.total
-                              or pixel_digest(digests[image] for image in whole.images) == found.digest)
+    different = [
+        (place, image)
+        for place, image in enumerate(whole.images)
+        if image in digests and digests[image][: found.size] != found.leaf(place)
+    ]
+    same = not different and (
+        len(digests) < found.total or pixel_digest(digests[image] for image in whole.images) == found.digest
+    )
     if not same and here == found.fingerprint:
         raise _different(file, whole, different, digests, found)
     if not same:
         unlike = "; ".join(differences(found.fingerprint or "", here))
         count = f" ({len(different)} of {len(digests)} images)" if different else ""
-        warnings.append(
-            f"other pixels{count} than where the file was made, which cannot be proved here: {unlike}"
-        )
-    return replace(report, images_checked=len(digests), pixels="proved" if same else "unproved",
-                   fingerprint=here, warnings=tuple(warnings))
+        warnings.append(f"other pixels{count} than where the file was made, which cannot be proved here: {unlike}")
+    return replace(
+        report,
+        images_checked=len(digests),
+        pixels="proved" if same else "unproved",
+        fingerprint=here,
+        warnings=tuple(warnings),
+    )
 
 
-def _digests(file: D3MFile, whole: Any, wanted: set[Image], generator: str | Path | None, device: str,
-             progress: Progress | None) -> Iterator[tuple[Image, bytes]]:
+def _digests(
+    file: D3MFile, whole: Any, wanted: set[Image], generator: str | Path | None, device: str, progress: Progress | None
+) -> Iterator[tuple[Image, bytes]]:
     """SHA-256 of each wanted image, decoded afresh."""
     from d3codec.decoder.decode import decoded_units
     from d3codec.decoder.digests import image_digest
@@ -134,22 +155,36 @@ def _digests(file: D3MFile, whole: Any, wanted: set[Image], generator: str | Pat
         return [(unit.group, *pair) for pair in zip(unit.classes, unit.indices, strict=True)]
 
     plan = replace(whole, units=tuple(unit for unit in whole.units if wanted.intersection(keys(unit))))
-    for unit, pixels in decoded_units(file, plan, profile=file.content.profile, device=device,
-                                      generator=generator, cache=False, progress=progress,
-                                      trust_records=False):
+    for unit, pixels in decoded_units(
+        file,
+        plan,
+        profile=file.content.profile,
+        device=device,
+        generator=generator,
+        cache=False,
+        progress=progress,
+        trust_records=False,
+    ):
         for key, image in zip(keys(unit), pixels, strict=True):
             if key in wanted:
                 yield key, image_digest(image)
 
 
-def _different(file: D3MFile, whole: Any, different: list[tuple[int, Image]], digests: dict[Image, bytes],
-               found: _Found) -> PixelsError:
+def _different(
+    file: D3MFile, whole: Any, different: list[tuple[int, Image]], digests: dict[Image, bytes], found: _Found
+) -> PixelsError:
     message = "the pixels decoded here differ from those of the file, under the same fingerprint"
     if not different:
-        return PixelsError(f"{message} (the set as a whole: no stored digest of a single image differs)"
-                           if found.leaves else message, file=file.path, field="pixel digest")
+        return PixelsError(
+            f"{message} (the set as a whole: no stored digest of a single image differs)" if found.leaves else message,
+            file=file.path,
+            field="pixel digest",
+        )
     place, (group, class_, index) = different[0]
-    return PixelsError(f"{message}: {len(different)} of {len(digests)} images", file=file.path,
-                       field=f"class {class_}, image {whole.number_in_class(group, index)}",
-                       found=digests[group, class_, index][:found.size].hex(),
-                       expected=found.leaf(place).hex())
+    return PixelsError(
+        f"{message}: {len(different)} of {len(digests)} images",
+        file=file.path,
+        field=f"class {class_}, image {whole.number_in_class(group, index)}",
+        found=digests[group, class_, index][: found.size].hex(),
+        expected=found.leaf(place).hex(),
+    )

@@ -34,8 +34,9 @@ def _save(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_atomically(path, data)
     except OSError as error:
-        raise OutputError(f"the folder cannot be made: {error.strerror}", file=str(path.parent),
-                          hint=_CONTINUE) from None
+        raise OutputError(
+            f"the folder cannot be made: {error.strerror}", file=str(path.parent), hint=_CONTINUE
+        ) from None
     except OutputError as error:
         error.hint = error.hint or _CONTINUE
         raise
@@ -48,13 +49,15 @@ class ImageFolder:
         OutputError: the folder holds something else than images of this content, profile and fingerprint.
     """
 
-    def __init__(self, folder: Path, file: D3MFile, plan: Plan, records: Sequence[ClassRecord], profile: str,
-                 fingerprint: str) -> None:
+    def __init__(
+        self, folder: Path, file: D3MFile, plan: Plan, records: Sequence[ClassRecord], profile: str, fingerprint: str
+    ) -> None:
         self._folder = folder
         self._images = sum(group.images.count for group in file.content.groups)
         self._identity = {"content_id": file.content_id, "profile": profile, "fingerprint": fingerprint}
-        self._classes = _json([{"index": number, "id": record.id, "name": record.name}
-                               for number, record in enumerate(records)])
+        self._classes = _json(
+            [{"index": number, "id": record.id, "name": record.name} for number, record in enumerate(records)]
+        )
         self._leftovers, self._begun = self._check(), False
 
     def add(self, class_: int, number: int, image: np.ndarray) -> None:
@@ -91,16 +94,26 @@ class ImageFolder:
             return leftovers
         for path in there:
             if path not in leftovers and not self._is_ours(path):
-                raise OutputError("the output holds something else", file=str(self._folder),
-                                  found=path.relative_to(self._folder).as_posix(), hint=_OTHER)
+                raise OutputError(
+                    "the output holds something else",
+                    file=str(self._folder),
+                    found=path.relative_to(self._folder).as_posix(),
+                    hint=_OTHER,
+                )
         try:
             notes = dict(json.loads((self._folder / "decode.json").read_text("utf-8")))
         except (OSError, ValueError, TypeError):
             notes = {}
         for field, value in self._identity.items():
             if notes.get(field) != value:
-                raise OutputError("the output holds another decode", file=str(self._folder), field=field,
-                                  found=notes.get(field, "nothing"), expected=value, hint=_OTHER)
+                raise OutputError(
+                    "the output holds another decode",
+                    file=str(self._folder),
+                    field=field,
+                    found=notes.get(field, "nothing"),
+                    expected=value,
+                    hint=_OTHER,
+                )
         return leftovers
 
     def _is_ours(self, path: Path) -> bool:
@@ -111,9 +124,12 @@ class ImageFolder:
             return False
         if len(pieces) == 1:
             return path.is_dir() and int(pieces[0]) < self._classes.count(b'"index"')
-        return len(pieces) == 2 and path.is_file() and \
-            re.fullmatch(r"\d{6,8}\.png", pieces[1], re.ASCII) is not None and \
-            int(pieces[1][:-4]) < self._images
+        return (
+            len(pieces) == 2
+            and path.is_file()
+            and re.fullmatch(r"\d{6,8}\.png", pieces[1], re.ASCII) is not None
+            and int(pieces[1][:-4]) < self._images
+        )
 
 
 class ArrayFile:
@@ -124,20 +140,27 @@ class ArrayFile:
         UsageError: groups whose images or labels have different shapes.
     """
 
-    def __init__(self, path: Path, file: D3MFile, plan: Plan, records: Sequence[ClassRecord], profile: str,
-                 fingerprint: str) -> None:
+    def __init__(
+        self, path: Path, file: D3MFile, plan: Plan, records: Sequence[ClassRecord], profile: str, fingerprint: str
+    ) -> None:
         self._path = path
         if path.is_dir():
             raise OutputError("the output is a folder, a file is needed", file=str(path), hint=_OTHER)
         groups = [file.content.groups[number] for number in sorted({group for group, _, _ in plan.images})]
         if len({(group.images.size, group.images.grid, group.labels.kind) for group in groups}) > 1:
-            raise UsageError("groups of different shapes do not fit into one array", file=file.path,
-                             hint="Use the format imagefolder.")
-        self._places = {(class_, plan.number_in_class(group, index)): place
-                        for place, (group, class_, index) in enumerate(plan.images)}
+            raise UsageError(
+                "groups of different shapes do not fit into one array",
+                file=file.path,
+                hint="Use the format imagefolder.",
+            )
+        self._places = {
+            (class_, plan.number_in_class(group, index)): place
+            for place, (group, class_, index) in enumerate(plan.images)
+        }
         self._arrays: dict[str, np.ndarray] = {
             "images": np.zeros((len(plan.images), *groups[0].images.size, 3), np.uint8),
-            "classes": np.array([class_ for _, class_, _ in plan.images], np.int64)}
+            "classes": np.array([class_ for _, class_, _ in plan.images], np.int64),
+        }
         if groups[0].labels.kind == "q":
             self._arrays["labels"] = image_labels(file, plan)
         self._refuse_other(("classes", "labels"))
@@ -158,7 +181,8 @@ class ArrayFile:
         try:
             with np.load(self._path, allow_pickle=False) as there:
                 same = set(there.files) == set(self._arrays) and all(
-                    np.array_equal(there[name], self._arrays[name]) for name in names if name in self._arrays)
+                    np.array_equal(there[name], self._arrays[name]) for name in names if name in self._arrays
+                )
         except (OSError, ValueError, zipfile.BadZipFile):
             same = False
         if not same:
@@ -208,6 +232,7 @@ def _json(value: Any) -> bytes:
 
 # ---------------------------------------------------------------------------------------------- contact sheet
 
+
 class ContactSheet:
     """Collects the first images of the first classes, small, and draws them in `finish`."""
 
@@ -225,8 +250,13 @@ class ContactSheet:
             del self._images[max(self._images)]
 
     def finish(self) -> None:
-        contact_sheet([(self._names[class_], [row[number] for number in sorted(row)])
-                       for class_, row in sorted(self._images.items())], self._path)
+        contact_sheet(
+            [
+                (self._names[class_], [row[number] for number in sorted(row)])
+                for class_, row in sorted(self._images.items())
+            ],
+            self._path,
+        )
 
 
 def parted(image: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
@@ -242,8 +272,9 @@ _CELLS = (96, 64, 48, 32, 24)  # sides of a cell in pixels, tried until the file
 _GAP, _NAME_WIDTH = 2, 110
 
 
-def contact_sheet(images: Mapping[str, Sequence[np.ndarray]] | Sequence[tuple[str, Sequence[np.ndarray]]],
-                  path: str | Path) -> None:
+def contact_sheet(
+    images: Mapping[str, Sequence[np.ndarray]] | Sequence[tuple[str, Sequence[np.ndarray]]], path: str | Path
+) -> None:
     """Draw one row a class with its name: at most 40 classes, 10 images each, a PNG below 300 KB.
 
     Small images are magnified by whole factors without smoothing, large ones reduced.

@@ -74,11 +74,22 @@ def encode_collages(generator: StableDiffusion, collages: np.ndarray) -> np.ndar
     return np.concatenate(parts)
 
 
-def invert(generator: StableDiffusion, latents: Sequence[np.ndarray], prompt: Prompt, alpha_bars: np.ndarray,
-           prediction: str, *, steps: int, batch: int, learning_rate: float, seed: int,
-           saved: Mapping[str, np.ndarray] | None = None,
-           save: Callable[[dict[str, np.ndarray]], None] | None = None, save_seconds: float = 10.0,
-           progress: Progress | None = None) -> Inversion:
+def invert(
+    generator: StableDiffusion,
+    latents: Sequence[np.ndarray],
+    prompt: Prompt,
+    alpha_bars: np.ndarray,
+    prediction: str,
+    *,
+    steps: int,
+    batch: int,
+    learning_rate: float,
+    seed: int,
+    saved: Mapping[str, np.ndarray] | None = None,
+    save: Callable[[dict[str, np.ndarray]], None] | None = None,
+    save_seconds: float = 10.0,
+    progress: Progress | None = None,
+) -> Inversion:
     """Learn the difference to the initial token for every class.
 
     Arguments:
@@ -101,13 +112,30 @@ def invert(generator: StableDiffusion, latents: Sequence[np.ndarray], prompt: Pr
     from d3codec.decoder.precision import settings
 
     with settings("reproducible", generator.device.type), torch.inference_mode(False), torch.enable_grad():
-        return _learn(_Run(generator, latents, prompt, alpha_bars, prediction), steps, batch, learning_rate,
-                      seed, saved, save, save_seconds, progress)
+        return _learn(
+            _Run(generator, latents, prompt, alpha_bars, prediction),
+            steps,
+            batch,
+            learning_rate,
+            seed,
+            saved,
+            save,
+            save_seconds,
+            progress,
+        )
 
 
-def _learn(run: _Run, steps: int, batch: int, learning_rate: float, seed: int,
-           saved: Mapping[str, np.ndarray] | None, save: Callable[[dict[str, np.ndarray]], None] | None,
-           save_seconds: float, progress: Progress | None) -> Inversion:
+def _learn(
+    run: _Run,
+    steps: int,
+    batch: int,
+    learning_rate: float,
+    seed: int,
+    saved: Mapping[str, np.ndarray] | None,
+    save: Callable[[dict[str, np.ndarray]], None] | None,
+    save_seconds: float,
+    progress: Progress | None,
+) -> Inversion:
     import torch
 
     begin = saved or _fresh_state(run, steps)
@@ -184,8 +212,12 @@ class _Run:
                 part.backward()  # type: ignore[no-untyped-call]
                 total += float(part.detach())
         if leaf.grad is None or not math.isfinite(total):
-            raise UsageError("inversion diverged: the denoiser's loss is not finite", field="learning_rate",
-                             found=total, hint="lower the learning rate")
+            raise UsageError(
+                "inversion diverged: the denoiser's loss is not finite",
+                field="learning_rate",
+                found=total,
+                hint="lower the learning rate",
+            )
         return total, leaf.grad
 
     def loss(self, delta: Tensor, draw: Draw) -> float:

@@ -35,8 +35,7 @@ from d3codec.labels import quantized
 if TYPE_CHECKING:
     from d3codec.generators.stable_diffusion import StableDiffusion
 
-PREDICTIONS: dict[str, Literal["eps", "v", "sample"]] = {"epsilon": "eps", "v_prediction": "v",
-                                                         "sample": "sample"}
+PREDICTIONS: dict[str, Literal["eps", "v", "sample"]] = {"epsilon": "eps", "v_prediction": "v", "sample": "sample"}
 BETA_RULES: dict[str, Literal["linear", "scaled"]] = {"linear": "linear", "scaled_linear": "scaled"}
 
 
@@ -48,9 +47,12 @@ def class_section(names: Sequence[str], ids: Sequence[str] | None, authority: st
         UsageError: class ids that do not fit the authority or the number of classes.
     """
     if (authority == "none") != (ids is None):
-        raise UsageError("class ids and their authority belong together", field="class_ids",
-                         found=f"authority {authority!r} with {'no' if ids is None else len(ids)} ids",
-                         expected="both, or authority 'none' and no ids")
+        raise UsageError(
+            "class ids and their authority belong together",
+            field="class_ids",
+            found=f"authority {authority!r} with {'no' if ids is None else len(ids)} ids",
+            expected="both, or authority 'none' and no ids",
+        )
     if ids is not None and len(ids) != len(names):
         raise UsageError("not one id a class", field="class_ids", found=len(ids), expected=len(names))
     for kind, values in (("name", names), ("id", ids or [])):
@@ -70,9 +72,12 @@ def _refuse_text(text: str, kind: str, number: int, before: set[str]) -> None:
     elif text in before:
         reason = "is there twice"
     if reason:
-        raise ImagesError(f"the {kind} of class {number} {reason}", field=f"class {kind}",
-                          found=repr(text[:80]),
-                          hint="rename the class, for example by a classes.json beside the images")
+        raise ImagesError(
+            f"the {kind} of class {number} {reason}",
+            field=f"class {kind}",
+            found=repr(text[:80]),
+            hint="rename the class, for example by a classes.json beside the images",
+        )
 
 
 def read_recipe(folder: Path, guidance: float, steps: int) -> Recipe:
@@ -90,24 +95,37 @@ def read_recipe(folder: Path, guidance: float, steps: int) -> Recipe:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         count = int(config["num_train_timesteps"])
-        betas = (BETA_RULES[config.get("beta_schedule", "linear")], _millionths(config["beta_start"]),
-                 _millionths(config["beta_end"]), count)
+        betas = (
+            BETA_RULES[config.get("beta_schedule", "linear")],
+            _millionths(config["beta_start"]),
+            _millionths(config["beta_end"]),
+            count,
+        )
         prediction = PREDICTIONS[config.get("prediction_type", "epsilon")]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise GeneratorError("its noise schedule cannot be stated in a file", file=str(path),
-                             found=f"{type(error).__name__}: {error}",
-                             expected=f"beta_schedule {' or '.join(BETA_RULES)}, prediction_type "
-                             f"{', '.join(PREDICTIONS)}, betas in whole millionths") from error
+        raise GeneratorError(
+            "its noise schedule cannot be stated in a file",
+            file=str(path),
+            found=f"{type(error).__name__}: {error}",
+            expected=f"beta_schedule {' or '.join(BETA_RULES)}, prediction_type "
+            f"{', '.join(PREDICTIONS)}, betas in whole millionths",
+        ) from error
     if not 1 <= steps <= min(limits.STEPS, count):
-        raise UsageError("steps of the sampler out of range", field="steps", found=steps,
-                         expected=f"1 to {min(limits.STEPS, count)}")
+        raise UsageError(
+            "steps of the sampler out of range", field="steps", found=steps, expected=f"1 to {min(limits.STEPS, count)}"
+        )
     if not 0 <= guidance <= limits.GUIDANCE / 1e6:
         raise UsageError("guidance out of range", field="guidance", found=guidance, expected="0 to 1000")
     # Spacing is ours to choose (diffusers' DDIM: leading); an offset beyond the gap would leave the schedule.
     offset = min(int(config.get("steps_offset", 0)), count - 1 - (steps - 1) * (count // steps))
-    return Recipe(betas=betas, final_alpha="one" if config.get("set_alpha_to_one", True) else "first",
-                  guidance=round(guidance * 1e6), steps=steps, prediction=prediction,
-                  timesteps=("leading", offset))
+    return Recipe(
+        betas=betas,
+        final_alpha="one" if config.get("set_alpha_to_one", True) else "first",
+        guidance=round(guidance * 1e6),
+        steps=steps,
+        prediction=prediction,
+        timesteps=("leading", offset),
+    )
 
 
 def _millionths(value: float) -> int:
@@ -117,18 +135,37 @@ def _millionths(value: float) -> int:
     return result
 
 
-def delta_group(prompt: Prompt, recipe: Recipe, *, bits: int, cast: Literal["f16", "stored"],
-                generator: bytes, grid: tuple[int, int], count: int, resolution: int,
-                noise_key: int) -> Group:
+def delta_group(
+    prompt: Prompt,
+    recipe: Recipe,
+    *,
+    bits: int,
+    cast: Literal["f16", "stored"],
+    generator: bytes,
+    grid: tuple[int, int],
+    count: int,
+    resolution: int,
+    noise_key: int,
+) -> Group:
     """The record of a group with learned embeddings, with hard labels until `with_labels`."""
-    conditioning = DeltaConditioning(template=prompt.ids,
-                                     negative=None if recipe.guidance == limits.MILLION else prompt.negative,
-                                     padding=prompt.padding, slots=prompt.slots,
-                                     initial_token=prompt.initial_token, bits=bits,
-                                     width=len(prompt.initial_vector))
-    return Group(conditioning=conditioning, cast=cast, generator=generator, noise_key=noise_key,
-                 recipe=recipe, images=Images(grid=grid, count=count, size=(resolution, resolution)),
-                 labels=HardLabels())
+    conditioning = DeltaConditioning(
+        template=prompt.ids,
+        negative=None if recipe.guidance == limits.MILLION else prompt.negative,
+        padding=prompt.padding,
+        slots=prompt.slots,
+        initial_token=prompt.initial_token,
+        bits=bits,
+        width=len(prompt.initial_vector),
+    )
+    return Group(
+        conditioning=conditioning,
+        cast=cast,
+        generator=generator,
+        noise_key=noise_key,
+        recipe=recipe,
+        images=Images(grid=grid, count=count, size=(resolution, resolution)),
+        labels=HardLabels(),
+    )
 
 
 def changed(record: Any, **values: Any) -> Any:
@@ -148,24 +185,34 @@ def with_labels(group: Group, logits: np.ndarray, step: int | None) -> tuple[Gro
     """
     finest = quantized.choose_step(logits)
     if step is not None and not finest <= step <= limits.LABEL_STEP:
-        raise UsageError("a label step that does not fit the teacher's logits", field="label_step",
-                         found=step, expected=f"{finest} to {limits.LABEL_STEP} (in 1/256 nat)")
+        raise UsageError(
+            "a label step that does not fit the teacher's logits",
+            field="label_step",
+            found=step,
+            expected=f"{finest} to {limits.LABEL_STEP} (in 1/256 nat)",
+        )
     chosen = finest if step is None else step
     labels = QuantizedLabels(step=chosen, width=logits.shape[1])
     return changed(group, labels=labels), quantized.encode(logits, chosen)
 
 
-def pack_file(classes: bytes, authority: str, count: int, group: Group, conditioning: bytes,
-              labels: bytes | None, about: About | None, ancillary: Mapping[str, bytes]) -> bytes:
+def pack_file(
+    classes: bytes,
+    authority: str,
+    count: int,
+    group: Group,
+    conditioning: bytes,
+    labels: bytes | None,
+    about: About | None,
+    ancillary: Mapping[str, bytes],
+) -> bytes:
     """The bytes of a file with one group: the `cls` section of `count` classes, `emb` or `wrd`, `lab`, `x-`
     sections.
     """
-    sections: dict[tuple[str, int | None], bytes] = {("cls", None): classes,
-                                                     (_row_section(group), 0): conditioning}
+    sections: dict[tuple[str, int | None], bytes] = {("cls", None): classes, (_row_section(group), 0): conditioning}
     if labels is not None:
         sections[("lab", 0)] = labels
-    draft = ContentDraft(
-        classes=Classes(authority=authority, count=count), groups=(group,), profile="reproducible")
+    draft = ContentDraft(classes=Classes(authority=authority, count=count), groups=(group,), profile="reproducible")
     return write_d3m(draft, sections, about, dict(ancillary))
 
 
@@ -207,15 +254,15 @@ def class_words(file: D3MFile | str | Path | bytes, generator: StableDiffusion) 
     def words(group: Group, _rows: bytes) -> tuple[Group, bytes]:
         old = group.conditioning
         ids = name_tokens(generator, names, len(old.slots))
-        new = WordsConditioning(
-            template=old.template, negative=old.negative, padding=old.padding, slots=old.slots)
+        new = WordsConditioning(template=old.template, negative=old.negative, padding=old.padding, slots=old.slots)
         return changed(group, conditioning=new, labels=HardLabels()), word_rows.encode(ids)
 
     return _repack(opened, words, keep_pixels=False)
 
 
-def _repack(file: D3MFile | str | Path | bytes, change: Callable[[Group, bytes], tuple[Group, bytes]], *,
-            keep_pixels: bool) -> bytes:
+def _repack(
+    file: D3MFile | str | Path | bytes, change: Callable[[Group, bytes], tuple[Group, bytes]], *, keep_pixels: bool
+) -> bytes:
     """A file with changed groups and without labels; `change` takes and gives a group and its rows."""
     opened = file if isinstance(file, D3MFile) else D3MFile.open(file)
     opened.verify()

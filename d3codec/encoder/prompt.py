@@ -53,8 +53,12 @@ def read_prompt(generator: StableDiffusion, template: str, initial_token: str) -
     """
     pieces = template.split(SLOT)
     if not 2 <= len(pieces) <= limits.SLOTS + 1:
-        raise UsageError(f"the template must have 1 to {limits.SLOTS} slots, each written {SLOT}",
-                         field="template", found=repr(template), expected="for example 'a photo of *'")
+        raise UsageError(
+            f"the template must have 1 to {limits.SLOTS} slots, each written {SLOT}",
+            field="template",
+            found=repr(template),
+            expected="for example 'a photo of *'",
+        )
     token = one_token(generator, initial_token, "initial_token")
     begin, end = generator.tokenize("")
     ids, slots = [begin], []
@@ -66,8 +70,12 @@ def read_prompt(generator: StableDiffusion, template: str, initial_token: str) -
     ids.append(end)
     padding = generator.padding()
     if len(ids) > padding[1]:
-        raise UsageError("the template is too long for the generator", field="template",
-                         found=f"{len(ids)} tokens", expected=f"at most {padding[1]}")
+        raise UsageError(
+            "the template is too long for the generator",
+            field="template",
+            found=f"{len(ids)} tokens",
+            expected=f"at most {padding[1]}",
+        )
     return Prompt(tuple(ids), tuple(slots), (begin, end), padding, token, generator.token_embedding(token))
 
 
@@ -80,16 +88,25 @@ def words(generator: StableDiffusion, text: str, field: str) -> list[int]:
     try:
         return generator.tokenize(text.strip())[1:-1]
     except D3MError as error:
-        raise UsageError(f"the generator cannot take this text: {error.message}", field=field,
-                         found=repr(text), hint="write it with the generator's words") from error
+        raise UsageError(
+            f"the generator cannot take this text: {error.message}",
+            field=field,
+            found=repr(text),
+            hint="write it with the generator's words",
+        ) from error
 
 
 def one_token(generator: StableDiffusion, word: str, field: str) -> int:
     """The token of a word that is one token. Raises UsageError, saying which tokens it is."""
     ids = words(generator, word, field)
     if len(ids) != 1:
-        raise UsageError("not one token of the generator", field=field, found=f"{word!r} is the tokens {ids}",
-                         expected="a word that is one token", hint="take a shorter or more common word")
+        raise UsageError(
+            "not one token of the generator",
+            field=field,
+            found=f"{word!r} is the tokens {ids}",
+            expected="a word that is one token",
+            hint="take a shorter or more common word",
+        )
     return ids[0]
 
 
@@ -101,6 +118,10 @@ def name_tokens(generator: StableDiffusion, names: Sequence[str], slots: int) ->
     rows = [words(generator, name, "class names") for name in names]
     for name, row in zip(names, rows, strict=True):
         if len(row) != slots:
-            raise UsageError("a class name that does not fill the slots of the template", field=name,
-                             found=f"{len(row)} tokens", expected=f"{slots}")
+            raise UsageError(
+                "a class name that does not fill the slots of the template",
+                field=name,
+                found=f"{len(row)} tokens",
+                expected=f"{slots}",
+            )
     return np.array(rows, np.int64)

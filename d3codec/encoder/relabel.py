@@ -35,9 +35,12 @@ def teacher_logits(teacher: Teacher, images: np.ndarray, classes: int) -> np.nda
         part = images[first : first + TEACHER_BATCH]
         logits = np.asarray(teacher(part))
         if logits.shape != (len(part), classes):
-            raise TeacherError("the teacher's logits do not fit the classes", found=f"shape {logits.shape}",
-                               expected=f"shape ({len(part)}, {classes}): one logit a class",
-                               hint="the teacher must be trained on these classes, in this order")
+            raise TeacherError(
+                "the teacher's logits do not fit the classes",
+                found=f"shape {logits.shape}",
+                expected=f"shape ({len(part)}, {classes}): one logit a class",
+                hint="the teacher must be trained on these classes, in this order",
+            )
         if not np.isfinite(logits).all():
             raise TeacherError("the teacher gives logits that are not finite", found="infinite or NaN")
         batches.append(logits.astype(np.float32))

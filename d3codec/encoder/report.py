@@ -67,8 +67,11 @@ class EncodeReport:
             f"needs generator {self.generator_id[:16]}..., {self.generator_bytes:,} bytes of weights, shared",
             f"{self.images:,} images of {self.classes} classes, {self.patches:,} patches, "
             + f"labels {self.labels}"
-            + ("" if self.label_step is None
-               else f" in steps of {self.label_step}/256 nat (KL {self.label_kl_nats:.2g} nat)"),
+            + (
+                ""
+                if self.label_step is None
+                else f" in steps of {self.label_step}/256 nat (KL {self.label_kl_nats:.2g} nat)"
+            ),
             f"{self.agreement_percent:.1f} % of the patches agree with the teacher; lowest: "
             + ", ".join(f"{name} {percent:.1f} %" for name, percent in worst),
             f"loss: initial embedding {self.loss.start:.4f}, learned {self.loss.end:.4f}",

@@ -47,8 +47,7 @@ def uniforms(seed: int, label: int, rank: int, count: int) -> np.ndarray:
     return (np.asarray(words, np.uint64) >> np.uint64(11)) * 2.0**-53
 
 
-def crop_box(
-        height: int, width: int, scale: tuple[float, float], draws: np.ndarray) -> tuple[int, int, int, int]:
+def crop_box(height: int, width: int, scale: tuple[float, float], draws: np.ndarray) -> tuple[int, int, int, int]:
     """A random square of an image, after torchvision's RandomResizedCrop with ratio 1.
 
     Arguments:
@@ -80,8 +79,16 @@ def cut_patch(image: np.ndarray, box: Sequence[int], side: int) -> np.ndarray:
     return np.asarray(Image.fromarray(patch).resize((side, side), Image.Resampling.BICUBIC))
 
 
-def select_class(images: LabelledImages, label: int, teacher: Teacher, *, crops: int = 5,
-                 crop_scale: tuple[float, float] = (0.08, 1.0), side: int, seed: int = 0) -> Choice:
+def select_class(
+    images: LabelledImages,
+    label: int,
+    teacher: Teacher,
+    *,
+    crops: int = 5,
+    crop_scale: tuple[float, float] = (0.08, 1.0),
+    side: int,
+    seed: int = 0,
+) -> Choice:
     """The best crop of every image of one class, the lowest cross-entropy first.
 
     Arguments:
@@ -123,8 +130,16 @@ def choice_patches(images: LabelledImages, choice: Choice, side: int) -> np.ndar
     return np.stack(cut) if cut else np.zeros((0, side, side, 3), np.uint8)
 
 
-def select_patches(images: LabelledImages, teacher: Teacher, per_class: int, *, crops: int = 5,
-                   crop_scale: tuple[float, float] = (0.08, 1.0), side: int, seed: int = 0) -> np.ndarray:
+def select_patches(
+    images: LabelledImages,
+    teacher: Teacher,
+    per_class: int,
+    *,
+    crops: int = 5,
+    crop_scale: tuple[float, float] = (0.08, 1.0),
+    side: int,
+    seed: int = 0,
+) -> np.ndarray:
     """The `per_class` best patches of every class, best first: uint8 (classes, per_class, side, side, 3).
 
     Arguments are those of `select_class`. Raises ImagesError for a class with fewer images than that.
@@ -132,12 +147,14 @@ def select_patches(images: LabelledImages, teacher: Teacher, per_class: int, *, 
     counts = np.bincount(images.labels, minlength=len(images.class_names))
     if counts.min() < per_class:
         poorest = int(counts.argmin())
-        raise ImagesError(f"class {images.class_names[poorest]!r} has too few images for {per_class} patches",
-                          field=images.class_names[poorest], found=f"{counts[poorest]} images",
-                          expected=f"at least {per_class}: one patch an image")
+        raise ImagesError(
+            f"class {images.class_names[poorest]!r} has too few images for {per_class} patches",
+            field=images.class_names[poorest],
+            found=f"{counts[poorest]} images",
+            expected=f"at least {per_class}: one patch an image",
+        )
     chosen = []
     for label in range(len(images.class_names)):
-        choice = select_class(
-            images, label, teacher, crops=crops, crop_scale=crop_scale, side=side, seed=seed)
+        choice = select_class(images, label, teacher, crops=crops, crop_scale=crop_scale, side=side, seed=seed)
         chosen.append(choice_patches(images, choice.best(per_class), side))
     return np.stack(chosen)

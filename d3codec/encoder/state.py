@@ -33,8 +33,7 @@ OPTIONS, STATE, LOCK = "options.json", "state.json", "lock"
 class WorkFolder:
     """An open work folder; a context manager that holds its lock. Made by `WorkFolder.open`."""
 
-    def __init__(
-            self, path: Path, lock: FileLock, digests: dict[str, str], seconds: dict[str, float]) -> None:
+    def __init__(self, path: Path, lock: FileLock, digests: dict[str, str], seconds: dict[str, float]) -> None:
         self.path = path
         self._lock, self._digests, self._seconds = lock, digests, seconds
         self._running: tuple[str, float, float] | None = None  # stage, its seconds before, when it began
@@ -54,8 +53,11 @@ class WorkFolder:
         """
         try:
             if (path.exists() and not path.is_dir()) or _foreign(path):
-                raise OutputError("the work folder holds something else", file=str(path),
-                                  hint="name another one, or remove it yourself")
+                raise OutputError(
+                    "the work folder holds something else",
+                    file=str(path),
+                    hint="name another one, or remove it yourself",
+                )
             path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path / LOCK)
             lock.acquire(timeout=0)
@@ -70,11 +72,15 @@ class WorkFolder:
                 lock.release()
                 raise
         except Timeout as error:
-            raise OutputError("another encode is at work in this folder", file=str(path),
-                              hint="wait for it, or name another output or work folder") from error
+            raise OutputError(
+                "another encode is at work in this folder",
+                file=str(path),
+                hint="wait for it, or name another output or work folder",
+            ) from error
         except OSError as error:
-            raise OutputError(f"the work folder cannot be written: {error.strerror or error}",
-                              file=str(path)) from error
+            raise OutputError(
+                f"the work folder cannot be written: {error.strerror or error}", file=str(path)
+            ) from error
         return cls(path, lock, *_read_state(path / STATE))
 
     def __enter__(self) -> WorkFolder:
@@ -152,8 +158,10 @@ def _read_state(path: Path) -> tuple[dict[str, str], dict[str, float]]:
     """Digests and seconds; nothing if the file is missing or damaged, since then all is simply done again."""
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-        return ({str(k): str(v) for k, v in state["artefacts"].items()},
-                {str(k): float(v) for k, v in state["seconds"].items()})
+        return (
+            {str(k): str(v) for k, v in state["artefacts"].items()},
+            {str(k): float(v) for k, v in state["seconds"].items()},
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}, {}
 
@@ -167,13 +175,20 @@ def _refuse_other_options(path: Path, options: Mapping[str, Any]) -> None:
     if old == new:
         return
     if not isinstance(old, dict):
-        raise OutputError("the work folder's options cannot be read", file=str(path / OPTIONS),
-                          hint="start again with restart=True (--restart)")
+        raise OutputError(
+            "the work folder's options cannot be read",
+            file=str(path / OPTIONS),
+            hint="start again with restart=True (--restart)",
+        )
     other = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
     raise UsageError(
-        "unfinished work with other options lies here: " + ", ".join(other), file=str(path), field=other[0],
-        found=f"now {new.get(other[0])!r}", expected=f"{old.get(other[0])!r} as before",
-        hint="give the same options to continue, or restart=True (--restart) to throw that work away")
+        "unfinished work with other options lies here: " + ", ".join(other),
+        file=str(path),
+        field=other[0],
+        found=f"now {new.get(other[0])!r}",
+        expected=f"{old.get(other[0])!r} as before",
+        hint="give the same options to continue, or restart=True (--restart) to throw that work away",
+    )
 
 
 def _foreign(path: Path) -> bool:

@@ -122,7 +122,7 @@ class _Reader:
         if length > len(self.data) - self.at:
             self.fail("E_PACK_TRUNC", len(self.data))
         self.at += length
-        return self.data[self.at - length:self.at]
+        return self.data[self.at - length : self.at]
 
     def code(self, depth: int) -> int:
         """Counts one node at this depth and returns its first byte."""

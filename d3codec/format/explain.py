@@ -34,22 +34,27 @@ def explain(file: D3MFile) -> list[Row]:
 
 
 def _fixed(file: D3MFile) -> list[Row]:
-    return [(0, 8, "magic: a .d3m file"),
-            (8, 2, f"major version = {file.version[0]}"),
-            (10, 2, f"minor version = {file.version[1]}"),
-            (12, 4, "required features = none"),
-            (16, 4, f"manifest length = {len(file.head.manifest)} bytes"),
-            (20, 2, f"number of parts = {len(file.parts)}"),
-            (22, 2, "reserved = 0"),
-            (24, 8, f"file length = {file.head.file_length} bytes")]
+    return [
+        (0, 8, "magic: a .d3m file"),
+        (8, 2, f"major version = {file.version[0]}"),
+        (10, 2, f"minor version = {file.version[1]}"),
+        (12, 4, "required features = none"),
+        (16, 4, f"manifest length = {len(file.head.manifest)} bytes"),
+        (20, 2, f"number of parts = {len(file.parts)}"),
+        (22, 2, "reserved = 0"),
+        (24, 8, f"file length = {file.head.file_length} bytes"),
+    ]
 
 
 def _table(file: D3MFile) -> Iterator[Row]:
     for part in file.parts:
         entry = part.entry
-        yield (HEAD_BYTES + ENTRY_BYTES * part.number, ENTRY_BYTES,
-               f"part {part.number}: {entry.stored} bytes stored, codec {wire.CODECS[entry.codec]}, "
-               f"CRC-32 {entry.crc:08x}")
+        yield (
+            HEAD_BYTES + ENTRY_BYTES * part.number,
+            ENTRY_BYTES,
+            f"part {part.number}: {entry.stored} bytes stored, codec {wire.CODECS[entry.codec]}, "
+            f"CRC-32 {entry.crc:08x}",
+        )
 
 
 def _parts(file: D3MFile) -> Iterator[tuple[Part, str]]:
@@ -141,8 +146,7 @@ _WORDS: dict[tuple[str, str], _Words] = {
     ("DeltaConditioning", "padding"): lambda value: f"id {value[0]} up to length {value[1]}",
     ("WordsConditioning", "padding"): lambda value: f"id {value[0]} up to length {value[1]}",
     ("DeltaConditioning", "bits"): lambda value: f"{value} a value",
-    ("Recipe", "betas"): lambda value: (
-        f"{value[0]}, {_real(value[1])} to {_real(value[2])}, {value[3]} training steps"),
+    ("Recipe", "betas"): lambda value: f"{value[0]}, {_real(value[1])} to {_real(value[2])}, {value[3]} training steps",
     ("Recipe", "eta"): _real,
     ("Recipe", "guidance"): _real,
     ("Recipe", "start"): lambda value: f"{_real(value[0])} * stored + {_real(value[1])} * noise",

@@ -43,8 +43,16 @@ from d3codec.format.sections import (
     unpack_classes,
 )
 
-__all__ = ["ClassRecord", "ContentDraft", "D3MFile", "Part", "content_id", "pack_classes", "save_atomically",
-           "write_d3m"]
+__all__ = [
+    "ClassRecord",
+    "ContentDraft",
+    "D3MFile",
+    "Part",
+    "content_id",
+    "pack_classes",
+    "save_atomically",
+    "write_d3m",
+]
 
 CONTENT_TAG = b"d3m-content-0\0"
 
@@ -104,8 +112,13 @@ class D3MFile:
             check_presence(manifest.content)
             parts = _parts(head, manifest)
             if head.file_length != size:
-                raise HeadError("E_LENGTH", "the file is cut off or has a tail", found=f"{size} bytes",
-                                expected=head.file_length, hint="Fetch it again.")
+                raise HeadError(
+                    "E_LENGTH",
+                    "the file is cut off or has a tail",
+                    found=f"{size} bytes",
+                    expected=head.file_length,
+                    hint="Fetch it again.",
+                )
             if (total := sum(part.raw_length for part in parts)) > budget:
                 raise HeadError("E_BUDGET", found=f"{total} bytes", expected=f"at most {budget}")
             return cls(path, manifest, content_id(manifest.content), size, head, parts, data)
@@ -134,8 +147,7 @@ class D3MFile:
         wanted = tuple(part for part in self.parts if part.key == (name, group))
         if not wanted:
             there = dict.fromkeys(section_title(*part.key) for part in self.parts)
-            raise UsageError(f"no section {section_title(name, group)}", file=self.path,
-                             expected=", ".join(there))
+            raise UsageError(f"no section {section_title(name, group)}", file=self.path, expected=", ".join(there))
         with _naming(self.path), _opened(self.path, self.data) as handle:
             self._check_digests(handle, wanted)
             return b"".join(self._checked(handle, wanted))
@@ -155,8 +167,7 @@ class D3MFile:
         """One entry a section, in file order: name, group, bytes (stored), raw_bytes."""
         sizes: dict[Key, dict[str, Any]] = {}
         for part in self.parts:
-            size = sizes.setdefault(
-                part.key, {"name": part.section, "group": part.group, "bytes": 0, "raw_bytes": 0})
+            size = sizes.setdefault(part.key, {"name": part.section, "group": part.group, "bytes": 0, "raw_bytes": 0})
             size["bytes"] += part.entry.stored
             size["raw_bytes"] += part.raw_length
         return list(sizes.values())
@@ -164,12 +175,13 @@ class D3MFile:
     def explain(self) -> list[tuple[int, int, str]]:
         """(offset, length, text) of every piece of the file, in order and without hole (`info --bytes`)."""
         from d3codec.format.explain import explain
+
         return explain(self)
 
     def _check_digests(self, handle: BinaryIO, wanted: tuple[Part, ...]) -> None:
         """CRC and compression, then digests, of these parts and of all that share a digest with them."""
         ancillary = tuple(part for part in self.parts if part.section.startswith("x-"))
-        critical = self.parts[:len(self.parts) - len(ancillary)]
+        critical = self.parts[: len(self.parts) - len(ancillary)]
         digests = self.content.digests
         covered: list[tuple[tuple[Part, ...], bytes]]
         if isinstance(digests, bytes):
@@ -223,8 +235,9 @@ def _opened(path: str, data: bytes | None) -> Iterator[BinaryIO]:
     try:
         mode = Path(path).stat().st_mode
         if not stat.S_ISREG(mode):  # a pipe or a device could keep us waiting for ever
-            raise UsageError("this is a folder" if stat.S_ISDIR(mode) else "not a regular file", file=path,
-                             expected="a .d3m file")
+            raise UsageError(
+                "this is a folder" if stat.S_ISDIR(mode) else "not a regular file", file=path, expected="a .d3m file"
+            )
         with open(path, "rb") as handle:
             yield handle
     except (FileNotFoundError, NotADirectoryError):
@@ -246,8 +259,9 @@ def _naming(path: str) -> Iterator[None]:
 def _parts(head: wire.Head, manifest: Manifest) -> tuple[Part, ...]:
     """Joins the part table with the raw lengths of the manifest."""
     ancillary = (manifest.about.ancillary if manifest.about else None) or ()
-    lengths = [(section.name, section.group, length) for section in manifest.content.sections
-               for length in section.raw_lengths]
+    lengths = [
+        (section.name, section.group, length) for section in manifest.content.sections for length in section.raw_lengths
+    ]
     lengths += [(section.name, None, length) for section in ancillary for length in section.raw_lengths]
     if len(lengths) != len(head.entries):
         raise HeadError("E_LENGTH", "number of parts", found=len(head.entries), expected=len(lengths))
@@ -269,16 +283,25 @@ class ContentDraft:
     profile: Literal["reproducible"] = "reproducible"
 
 
-def write_d3m(draft: ContentDraft, sections: Mapping[Key, bytes], about: About | None = None,
-              ancillary: Mapping[str, bytes] | None = None) -> bytes:
+def write_d3m(
+    draft: ContentDraft,
+    sections: Mapping[Key, bytes],
+    about: About | None = None,
+    ancillary: Mapping[str, bytes] | None = None,
+) -> bytes:
     """The bytes of a file: raw sections keyed by (name, group or None), ancillary ones (`x-...`) by name.
 
     Equal input gives equal bytes (with one version of zstd; the content id never depends on it). The result
     has been opened and verified. Raises the FormatError that a reader would.
     """
     entries, raw_parts = _cut(draft, sections)
-    content = Content(classes=draft.classes, groups=draft.groups, digests=_digests(raw_parts),
-                      profile=draft.profile, sections=tuple(entries))
+    content = Content(
+        classes=draft.classes,
+        groups=draft.groups,
+        digests=_digests(raw_parts),
+        profile=draft.profile,
+        sections=tuple(entries),
+    )
     extra = sorted((ancillary or {}).items())
     raw_parts += [data for _, data in extra]
     manifest = Manifest(about=_with_ancillary(about, extra), content=content)
@@ -309,7 +332,7 @@ def _cut(draft: ContentDraft, sections: Mapping[Key, bytes]) -> tuple[list[Secti
         entries.append(SectionEntry(name=name, group=group, raw_lengths=tuple(lengths)))
         start = 0
         for length in lengths:
-            parts.append(data[start:start + length])
+            parts.append(data[start : start + length])
             start += length
     return entries, parts
 

@@ -9,15 +9,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationInfo,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationInfo, model_validator
 
 from d3codec.format import limits
 from d3codec.format.record import FROM_WIRE, MEMBER, Record
@@ -34,6 +26,7 @@ def _short(limit: int) -> AfterValidator:
         if not 1 <= len(_clean(text).encode()) <= limit:
             raise ValueError(f"must be 1 to {limit} bytes of UTF-8")
         return text
+
     return AfterValidator(check)
 
 
@@ -43,8 +36,10 @@ Name = Annotated[str, _short(limits.NAME_BYTES)]
 Text = Annotated[str, _short(limits.TEXT_BYTES)]
 Digest = Annotated[bytes, Field(min_length=32, max_length=32)]
 Digests = Annotated[tuple[Digest, ...], Field(min_length=1), _listed]
-OneOrMoreDigests = Annotated[Annotated[Digest, Tag("=one")] | Annotated[Digests, Tag("=more")], Discriminator(
-    lambda value: f"{MEMBER}more" if isinstance(value, (list, tuple)) else f"{MEMBER}one")]
+OneOrMoreDigests = Annotated[
+    Annotated[Digest, Tag("=one")] | Annotated[Digests, Tag("=more")],
+    Discriminator(lambda value: f"{MEMBER}more" if isinstance(value, (list, tuple)) else f"{MEMBER}one"),
+]
 Millionths = Annotated[int, Field(ge=0, le=limits.MILLION)]
 Side = Annotated[int, Field(ge=1, le=limits.SIDE)]
 Sides = Annotated[tuple[Side, Side], _listed]
@@ -163,7 +158,8 @@ def _kind(value: Any) -> Any:
 
 _tagged = Discriminator(_kind, custom_error_type="kind", custom_error_message="a known kind")
 Conditioning = Annotated[
-    Annotated[DeltaConditioning, Tag("=delta")] | Annotated[WordsConditioning, Tag("=words")], _tagged]
+    Annotated[DeltaConditioning, Tag("=delta")] | Annotated[WordsConditioning, Tag("=words")], _tagged
+]
 Labels = Annotated[Annotated[HardLabels, Tag("=h")] | Annotated[QuantizedLabels, Tag("=q")], _tagged]
 
 

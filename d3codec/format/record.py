@@ -16,9 +16,16 @@ MEMBER = "="  # first letter of the tags of unions
 class Record(BaseModel):
     """Base of all records: strict, closed, frozen, and with errors of our own."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False,
-                              revalidate_instances="always", populate_by_name=True, loc_by_alias=False,
-                              defer_build=True)  # a file needs one validator, that of the manifest
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        revalidate_instances="always",
+        populate_by_name=True,
+        loc_by_alias=False,
+        defer_build=True,
+    )  # a file needs one validator, that of the manifest
 
     def __init__(self, **values: Any) -> None:
         try:

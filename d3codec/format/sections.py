@@ -14,14 +14,7 @@ from dataclasses import dataclass
 
 from d3codec.errors import SectionError
 from d3codec.format.limits import CLASS_TEXT_BYTES
-from d3codec.format.manifest import (
-    Content,
-    DeltaConditioning,
-    Manifest,
-    part_count,
-    part_lengths,
-    section_plan,
-)
+from d3codec.format.manifest import Content, DeltaConditioning, Manifest, part_count, part_lengths, section_plan
 
 Key = tuple[str, int | None]  # name of a section and index of its group
 
@@ -75,14 +68,19 @@ def check_sizes(manifest: Manifest, wanted: set[Key]) -> None:
             _check_single(ancillary.name, ancillary.raw_lengths)
             size = ancillary.raw_lengths[0]
             if ancillary.name == "x-leaf" and size not in [leaf * images for leaf in LEAF_BYTES]:
-                raise SectionError("E_SECTION_SIZE", field="x-leaf", found=f"{size} bytes",
-                                   expected=f"2, 4 or 8 for each of {images} images")
+                raise SectionError(
+                    "E_SECTION_SIZE",
+                    field="x-leaf",
+                    found=f"{size} bytes",
+                    expected=f"2, 4 or 8 for each of {images} images",
+                )
 
 
 def check_rows(title: str, size: int, rows: int, row_bytes: int) -> None:
     if size != rows * row_bytes:
-        raise SectionError("E_SECTION_SIZE", field=title, found=f"{size} bytes",
-                           expected=f"{rows} rows of {row_bytes} bytes")
+        raise SectionError(
+            "E_SECTION_SIZE", field=title, found=f"{size} bytes", expected=f"{rows} rows of {row_bytes} bytes"
+        )
 
 
 def _check_single(title: str, raw_lengths: Sequence[int]) -> None:
@@ -133,8 +131,13 @@ def unpack_classes(data: bytes, authority: str, count: int) -> list[ClassRecord]
         raise SectionError("E_SECTION_VALUE", "not UTF-8", field="cls") from None
     lines = text.split("\n")
     if lines.pop() or len(lines) != count:
-        raise SectionError("E_SECTION_VALUE", "one line a class, each ended by a line feed", field="cls",
-                           found=f"{len(lines)} lines", expected=count)
+        raise SectionError(
+            "E_SECTION_VALUE",
+            "one line a class, each ended by a line feed",
+            field="cls",
+            found=f"{len(lines)} lines",
+            expected=count,
+        )
     records = []
     ids, names = {""}, {""}
     for number, line in enumerate(lines, start=1):

@@ -64,13 +64,20 @@ def read_head(read: Callable[[int, int], bytes], size: int) -> Head:
         raise HeadError("E_SHORT", found=f"{size} bytes", expected=f"a head of {length} bytes")
     if zlib.crc32(head[:-CRC_BYTES]) != int.from_bytes(head[-CRC_BYTES:], "little"):
         raise HeadError("E_HEAD_CRC", hint=_FETCH_AGAIN)
-    entries = tuple(_entry(number, row) for number, row in
-                    enumerate(ENTRY.iter_unpack(head[HEAD_BYTES:HEAD_BYTES + table_length])))
+    entries = tuple(
+        _entry(number, row)
+        for number, row in enumerate(ENTRY.iter_unpack(head[HEAD_BYTES : HEAD_BYTES + table_length]))
+    )
     total = length + sum(entry.stored for entry in entries)
     if total != file_length:
-        raise HeadError("E_LENGTH", "head and parts do not add up to the file length", field="file length",
-                        found=file_length, expected=total)
-    return Head(entries, head[HEAD_BYTES + table_length:-CRC_BYTES], file_length, length)
+        raise HeadError(
+            "E_LENGTH",
+            "head and parts do not add up to the file length",
+            field="file length",
+            found=file_length,
+            expected=total,
+        )
+    return Head(entries, head[HEAD_BYTES + table_length : -CRC_BYTES], file_length, length)
 
 
 def _fixed_fields(fixed: bytes) -> tuple[int, int, int]:
@@ -86,8 +93,7 @@ def _fixed_fields(fixed: bytes) -> tuple[int, int, int]:
     if reserved:
         raise HeadError("E_RESERVED", field="reserved", found=reserved, expected=0)
     if not 1 <= manifest_length <= MANIFEST_BYTES:
-        raise HeadError("E_LIMIT", field="manifest length", found=manifest_length,
-                        expected=f"1 to {MANIFEST_BYTES}")
+        raise HeadError("E_LIMIT", field="manifest length", found=manifest_length, expected=f"1 to {MANIFEST_BYTES}")
     if parts > PARTS:
         raise HeadError("E_LIMIT", field="number of parts", found=parts, expected=f"at most {PARTS}")
     return manifest_length, parts, file_length
@@ -116,11 +122,17 @@ def _entry(number: int, row: tuple[int, int, int, int, int]) -> Entry:
 def check_raw_length(entry: Entry, raw_length: int, field: str) -> None:
     """Stored against raw length (E_LENGTH): a raw part is stored as it is, a compressed one is smaller."""
     if entry.codec == RAW and entry.stored != raw_length:
-        raise HeadError("E_LENGTH", "a raw part", field=field, found=f"{entry.stored} bytes stored",
-                        expected=f"{raw_length}")
+        raise HeadError(
+            "E_LENGTH", "a raw part", field=field, found=f"{entry.stored} bytes stored", expected=f"{raw_length}"
+        )
     if entry.codec == ZSTD and entry.stored >= raw_length:
-        raise HeadError("E_LENGTH", "a compressed part", field=field, found=f"{entry.stored} bytes stored",
-                        expected=f"fewer than {raw_length}")
+        raise HeadError(
+            "E_LENGTH",
+            "a compressed part",
+            field=field,
+            found=f"{entry.stored} bytes stored",
+            expected=f"fewer than {raw_length}",
+        )
 
 
 def unpack_part(stored: bytes, entry: Entry, raw_length: int, field: str) -> bytes:
@@ -139,8 +151,7 @@ def unpack_part(stored: bytes, entry: Entry, raw_length: int, field: str) -> byt
     if stored[:4] != _ZSTD_MAGIC:
         raise SectionError("E_ZSTD_HEADER", "not a zstd frame", field=field)
     if header.content_size != raw_length:
-        raise SectionError("E_ZSTD_HEADER", "stated size", field=field, found=header.content_size,
-                           expected=raw_length)
+        raise SectionError("E_ZSTD_HEADER", "stated size", field=field, found=header.content_size, expected=raw_length)
     if header.dict_id or header.window_size > WINDOW_BYTES:
         raise SectionError("E_ZSTD_HEADER", "a dictionary or a large window", field=field)
     decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES)
@@ -157,8 +168,9 @@ def pack_part(raw: bytes) -> tuple[int, bytes]:
     """Codec and stored bytes of a part: one zstd frame when that is smaller, else the bytes themselves."""
     import zstandard
 
-    compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=False, write_content_size=True,
-                                          write_dict_id=False)
+    compressor = zstandard.ZstdCompressor(
+        level=LEVEL, write_checksum=False, write_content_size=True, write_dict_id=False
+    )
     frame = compressor.compress(raw) if raw else b""
     return (ZSTD, frame) if raw and len(frame) < len(raw) else (RAW, raw)
 
@@ -169,8 +181,7 @@ def build(manifest: bytes, parts: Sequence[tuple[int, bytes]]) -> bytes:
     Raises HeadError (E_LIMIT) for more than the format can hold.
     """
     if len(manifest) > MANIFEST_BYTES:
-        raise HeadError("E_LIMIT", field="manifest length", found=len(manifest),
-                        expected=f"1 to {MANIFEST_BYTES}")
+        raise HeadError("E_LIMIT", field="manifest length", found=len(manifest), expected=f"1 to {MANIFEST_BYTES}")
     if len(parts) > PARTS:
         raise HeadError("E_LIMIT", field="number of parts", found=len(parts), expected=f"at most {PARTS}")
     table = b"".join(ENTRY.pack(len(stored), codec, 0, 0, zlib.crc32(stored)) for codec, stored in parts)

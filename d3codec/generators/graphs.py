@@ -49,14 +49,34 @@ class Graph:
 
     def digest(self) -> str:
         """SHA-256 of all that is written here about the graph, to notice that the registry changed."""
-        text = json.dumps([self.id, self.class_name, dict(self.defaults), sorted(self.fixed),
-                           sorted(self.ignored), self.prefix, self.dropped, dict(self.renamed)],
-                          sort_keys=True)
+        text = json.dumps(
+            [
+                self.id,
+                self.class_name,
+                dict(self.defaults),
+                sorted(self.fixed),
+                sorted(self.ignored),
+                self.prefix,
+                self.dropped,
+                dict(self.renamed),
+            ],
+            sort_keys=True,
+        )
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-_COMMENTS = frozenset({"_class_name", "_diffusers_version", "_name_or_path", "architectures", "dtype",
-                       "model_type", "torch_dtype", "transformers_version"})
+_COMMENTS = frozenset(
+    {
+        "_class_name",
+        "_diffusers_version",
+        "_name_or_path",
+        "architectures",
+        "dtype",
+        "model_type",
+        "torch_dtype",
+        "transformers_version",
+    }
+)
 
 CLIP_TEXT = Graph(
     id="clip-text",
@@ -72,8 +92,17 @@ CLIP_TEXT = Graph(
         "vocab_size": 49408,
     },
     # The pooled output is not used, so neither the projection nor the place of the end token matters.
-    ignored=_COMMENTS | {"attention_dropout", "bos_token_id", "dropout", "eos_token_id", "initializer_factor",
-                         "initializer_range", "pad_token_id", "projection_dim"},
+    ignored=_COMMENTS
+    | {
+        "attention_dropout",
+        "bos_token_id",
+        "dropout",
+        "eos_token_id",
+        "initializer_factor",
+        "initializer_range",
+        "pad_token_id",
+        "projection_dim",
+    },
     prefix="text_model.",
     dropped=("position_ids",),
 )
@@ -96,8 +125,7 @@ UNET_2D_CONDITION = Graph(
         "conv_out_kernel": 3,
         "cross_attention_dim": 1280,
         "cross_attention_norm": None,
-        "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D",
-                             "DownBlock2D"],
+        "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
         "downsample_padding": 1,
         "dual_cross_attention": False,
         "encoder_hid_dim": None,
@@ -130,8 +158,17 @@ UNET_2D_CONDITION = Graph(
         "upcast_attention": False,
         "use_linear_projection": False,
     },
-    fixed=frozenset({"addition_embed_type", "attention_type", "class_embed_type", "encoder_hid_dim_type",
-                     "num_attention_heads", "num_class_embeds", "time_cond_proj_dim"}),
+    fixed=frozenset(
+        {
+            "addition_embed_type",
+            "attention_type",
+            "class_embed_type",
+            "encoder_hid_dim_type",
+            "num_attention_heads",
+            "num_class_embeds",
+            "time_cond_proj_dim",
+        }
+    ),
     ignored=_COMMENTS | {"dropout", "sample_size"},
 )
 
@@ -167,7 +204,7 @@ GRAPHS = {graph.id: graph for graph in (AUTOENCODER_KL, CLIP_TEXT, UNET_2D_CONDI
 
 # family -> part (also the name of its folder) -> graph
 FAMILIES: dict[str, dict[str, Graph]] = {
-    "stable-diffusion": {"text_encoder": CLIP_TEXT, "unet": UNET_2D_CONDITION, "vae": AUTOENCODER_KL},
+    "stable-diffusion": {"text_encoder": CLIP_TEXT, "unet": UNET_2D_CONDITION, "vae": AUTOENCODER_KL}
 }
 
 
@@ -188,15 +225,25 @@ def resolve(graph: Graph, config: Mapping[str, Any], file: str) -> dict[str, Any
     _check_class(graph, config, file)
     for name, value in config.items():
         if name not in graph.defaults and name not in graph.ignored and value is not None:
-            raise GeneratorError(f"the registry of families does not know this field of graph '{graph.id}', "
-                                 "so its effect on pixels is unknown", file=file, field=name,
-                                 found=repr(value))
-    resolved = {name: _canonical(config.get(name, default), default, file, name)
-                for name, default in graph.defaults.items()}
+            raise GeneratorError(
+                f"the registry of families does not know this field of graph '{graph.id}', "
+                "so its effect on pixels is unknown",
+                file=file,
+                field=name,
+                found=repr(value),
+            )
+    resolved = {
+        name: _canonical(config.get(name, default), default, file, name) for name, default in graph.defaults.items()
+    }
     for name in sorted(graph.fixed):
         if resolved[name] != graph.defaults[name]:
-            raise GeneratorError("the family cannot use this value", file=file, field=name,
-                                 found=repr(resolved[name]), expected=repr(graph.defaults[name]))
+            raise GeneratorError(
+                "the family cannot use this value",
+                file=file,
+                field=name,
+                found=repr(resolved[name]),
+                expected=repr(graph.defaults[name]),
+            )
     return resolved
 
 

@@ -43,14 +43,17 @@ class StableDiffusion:
         weight = self._embedding.get_parameter("weight")
         self.dtype, self.device = weight.dtype, weight.device
         self._tokenizer: Any = None
-        if unet["cross_attention_dim"] != self.width or unet["in_channels"] != unet["out_channels"] \
-                or unet["in_channels"] != configs["vae"]["latent_channels"]:
-            raise GeneratorError("text encoder, denoiser and autoencoder do not fit together",
-                                 file=str(folder))
+        if (
+            unet["cross_attention_dim"] != self.width
+            or unet["in_channels"] != unet["out_channels"]
+            or unet["in_channels"] != configs["vae"]["latent_channels"]
+        ):
+            raise GeneratorError("text encoder, denoiser and autoencoder do not fit together", file=str(folder))
 
     @classmethod
-    def load(cls, folder: str | Path, *, cast: str, dtype: torch.dtype = torch.float32,
-             device: str | torch.device = "cpu") -> StableDiffusion:
+    def load(
+        cls, folder: str | Path, *, cast: str, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    ) -> StableDiffusion:
         """Load the generator of a folder in the layout of diffusers' `save_pretrained`.
 
         Arguments:
@@ -62,8 +65,7 @@ class StableDiffusion:
         """
         folder, family = Path(folder), FAMILIES["stable-diffusion"]
         configs = {part: read_config(folder, part, graph) for part, graph in family.items()}
-        networks = {part: _load_part(folder, part, configs[part], cast, dtype, torch.device(device))
-                    for part in family}
+        networks = {part: _load_part(folder, part, configs[part], cast, dtype, torch.device(device)) for part in family}
         return cls(folder, configs, networks)
 
     # ------------------------------------------------------------------------------------------------ shapes
@@ -73,8 +75,11 @@ class StableDiffusion:
         size."""
         factor = 2 ** (len(self._configs["vae"]["block_out_channels"]) - 1)
         if height % factor or width % factor:
-            raise GeneratorError(f"the generator makes images of multiples of {factor} pixels",
-                                 file=str(self.folder), found=f"{height}x{width}")
+            raise GeneratorError(
+                f"the generator makes images of multiples of {factor} pixels",
+                file=str(self.folder),
+                found=f"{height}x{width}",
+            )
         return self._configs["vae"]["latent_channels"], height // factor, width // factor
 
     # ------------------------------------------------------------------------------------------------ text
@@ -82,13 +87,20 @@ class StableDiffusion:
     def token_embedding(self, token: int) -> np.ndarray:
         """The embedding of one token, float64 [width]; UsageError for a token that the vocabulary lacks."""
         if not 0 <= token < self.vocabulary:
-            raise UsageError("a token that the generator's vocabulary does not have", found=token,
-                             expected=f"0 to {self.vocabulary - 1}")
+            raise UsageError(
+                "a token that the generator's vocabulary does not have",
+                found=token,
+                expected=f"0 to {self.vocabulary - 1}",
+            )
         row: np.ndarray = self._embedding.get_parameter("weight")[token].to("cpu", torch.float64).numpy()
         return row
 
-    def encode_text(self, ids: np.ndarray | torch.Tensor, slots: tuple[int, ...] = (),
-                    vectors: np.ndarray | torch.Tensor | None = None) -> torch.Tensor:
+    def encode_text(
+        self,
+        ids: np.ndarray | torch.Tensor,
+        slots: tuple[int, ...] = (),
+        vectors: np.ndarray | torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Last hidden states of the text encoder.
 
         Arguments:
@@ -101,9 +113,12 @@ class StableDiffusion:
         tokens = torch.as_tensor(ids, dtype=torch.int64, device=self.device)
         length, largest = tokens.shape[-1], int(tokens.max())
         if length > self.max_length or largest >= self.vocabulary or int(tokens.min()) < 0:
-            raise GeneratorError("the text encoder does not take these tokens", file=str(self.folder),
-                                 found=f"{length} of up to {largest}",
-                                 expected=f"{self.max_length} of 0 to {self.vocabulary - 1}")
+            raise GeneratorError(
+                "the text encoder does not take these tokens",
+                file=str(self.folder),
+                found=f"{length} of up to {largest}",
+                expected=f"{self.max_length} of 0 to {self.vocabulary - 1}",
+            )
         if vectors is None:
             return self._hidden(tokens)
         rows = torch.as_tensor(vectors).to(self.device, self.dtype)
@@ -133,11 +148,14 @@ class StableDiffusion:
         tokenizer = self._load_tokenizer()
         ids = [int(token) for token in tokenizer(text)["input_ids"]]
         if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids[1:-1]:
-            raise UsageError("the generator's tokenizer does not know all characters of this text",
-                             found=repr(text))
+            raise UsageError("the generator's tokenizer does not know all characters of this text", found=repr(text))
         if len(ids) > self.max_length:
-            raise GeneratorError("the text is longer than the text encoder takes", file=str(self.folder),
-                                 found=f"{len(ids)} tokens", expected=f"at most {self.max_length}")
+            raise GeneratorError(
+                "the text is longer than the text encoder takes",
+                file=str(self.folder),
+                found=f"{len(ids)} tokens",
+                expected=f"at most {self.max_length}",
+            )
         return ids
 
     def padding(self) -> tuple[int, int]:
@@ -149,24 +167,24 @@ class StableDiffusion:
             from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
             try:
-                self._tokenizer = CLIPTokenizer.from_pretrained(self.folder / "tokenizer",
-                                                                local_files_only=True)
+                self._tokenizer = CLIPTokenizer.from_pretrained(self.folder / "tokenizer", local_files_only=True)
             except (OSError, ValueError, TypeError) as error:
-                raise GeneratorError(f"cannot read the tokenizer: {error}",
-                                     file=str(self.folder / "tokenizer")) from error
+                raise GeneratorError(
+                    f"cannot read the tokenizer: {error}", file=str(self.folder / "tokenizer")
+                ) from error
         return self._tokenizer
 
     # ------------------------------------------------------------------------------------------------ images
 
-    def denoise(self, latents: torch.Tensor, timestep: int | torch.Tensor,
-                hidden: torch.Tensor) -> torch.Tensor:
+    def denoise(self, latents: torch.Tensor, timestep: int | torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         """The denoiser's prediction for latents [batch, C, h, w] at a timestep under hidden [batch, length,
         width].
 
         Computes in the generator's dtype and returns the latents' dtype.
         """
-        output: torch.Tensor = self.unet(latents.to(self.dtype), timestep, encoder_hidden_states=hidden,
-                                         return_dict=False)[0]
+        output: torch.Tensor = self.unet(
+            latents.to(self.dtype), timestep, encoder_hidden_states=hidden, return_dict=False
+        )[0]
         return output.to(latents.dtype)
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
@@ -196,19 +214,23 @@ class StableDiffusion:
         return hints
 
 
-def _load_part(folder: Path, part: str, config: dict[str, Any], cast: str, dtype: torch.dtype,
-               device: torch.device) -> torch.nn.Module:
+def _load_part(
+    folder: Path, part: str, config: dict[str, Any], cast: str, dtype: torch.dtype, device: torch.device
+) -> torch.nn.Module:
     graph = FAMILIES["stable-diffusion"][part]
     # Copies, also where no cast is needed: a tensor that lies in a mapped file may be aligned otherwise, and
     # kernels may then sum in another order.
-    state = {name: tensor.to(device, dtype if tensor.is_floating_point() else None, copy=True)
-             for name, tensor in tensors(folder, part, graph, cast)}
+    state = {
+        name: tensor.to(device, dtype if tensor.is_floating_point() else None, copy=True)
+        for name, tensor in tensors(folder, part, graph, cast)
+    }
     try:
         with torch.device("meta"):  # no random weights are drawn only to be replaced
             network = _build(part, config)
     except (TypeError, ValueError, KeyError) as error:
-        raise GeneratorError(f"no network of class {graph.class_name} can be built: {error}",
-                             file=str(folder / part / "config.json")) from error
+        raise GeneratorError(
+            f"no network of class {graph.class_name} can be built: {error}", file=str(folder / part / "config.json")
+        ) from error
     if graph.prefix and all(name.startswith(graph.prefix) for name in network.state_dict()):
         state = {graph.prefix + name: tensor for name, tensor in state.items()}  # transformers before 5
     _check_names(folder / part, {name: tuple(tensor.shape) for name, tensor in state.items()}, network)
@@ -238,8 +260,13 @@ def _check_names(folder: Path, found: dict[str, tuple[int, ...]], network: torch
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
-            raise GeneratorError("the weights do not fit the configuration", file=str(folder), field=name,
-                                 found=found.get(name, "nothing"), expected=expected.get(name, "nothing"))
+            raise GeneratorError(
+                "the weights do not fit the configuration",
+                file=str(folder),
+                field=name,
+                found=found.get(name, "nothing"),
+                expected=expected.get(name, "nothing"),
+            )
 
 
 def _fill_buffer(network: torch.nn.Module, name: str, buffer: torch.Tensor, device: torch.device) -> None:

@@ -71,8 +71,10 @@ def require_torch() -> Any:
 
 # --------------------------------------------------------------------------------------------------- identity
 
-def describe(folder: str | Path, cast: str, *, family: str = "stable-diffusion",
-             trust_records: bool = True) -> GeneratorRecord:
+
+def describe(
+    folder: str | Path, cast: str, *, family: str = "stable-diffusion", trust_records: bool = True
+) -> GeneratorRecord:
     """The identity of the generator in a folder, in the layout of diffusers' `save_pretrained`.
 
     Arguments:
@@ -106,12 +108,14 @@ def _hash(folder: Path, cast: str, family: str) -> GeneratorRecord:
         rows, sizes[part] = [], 0
         for name, tensor in tensors(folder, part, graph, cast):
             data = _little_endian(tensor)
-            rows.append([name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape),
-                         hashlib.sha256(data).digest()])
+            rows.append(
+                [name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape), hashlib.sha256(data).digest()]
+            )
             sizes[part] += len(data)
         weights = hashlib.sha256(canonical.pack(sorted(rows, key=lambda row: row[0].encode()))).digest()
-        parts[part] = hashlib.sha256(canonical.pack(
-            {"config": configs[part], "graph": graph.id, "weights": weights})).digest()
+        parts[part] = hashlib.sha256(
+            canonical.pack({"config": configs[part], "graph": graph.id, "weights": weights})
+        ).digest()
     whole = hashlib.sha256(canonical.pack({"family": family, "parts": parts})).digest()
     return GeneratorRecord(whole, family, parts, configs, sizes)
 
@@ -145,8 +149,11 @@ def weight_files(folder: Path, part: str) -> list[Path]:
         return [folder / part / name for name in names]
     if half.is_file():
         return [half]
-    raise GeneratorError(f"no safetensors weights of '{part}'", file=str(plain),
-                         hint="d3codec never reads pickled weights (.bin, .pt, .ckpt): they can run code.")
+    raise GeneratorError(
+        f"no safetensors weights of '{part}'",
+        file=str(plain),
+        hint="d3codec never reads pickled weights (.bin, .pt, .ckpt): they can run code.",
+    )
 
 
 def tensors(folder: Path, part: str, graph: Graph, cast: str) -> Iterator[tuple[str, torch.Tensor]]:
@@ -175,8 +182,9 @@ def _cast(tensor: torch.Tensor, cast: str, torch: Any, path: Path, name: str) ->
     if cast == "f16" and tensor.is_floating_point() and tensor.dtype != torch.float16:
         tensor = tensor.to(torch.float16)
         if not torch.isfinite(tensor).all():
-            raise GeneratorError("a weight is beyond the range of float16, so the cast f16 cannot be used",
-                                 file=str(path), field=name)
+            raise GeneratorError(
+                "a weight is beyond the range of float16, so the cast f16 cannot be used", file=str(path), field=name
+            )
     return tensor
 
 
@@ -192,6 +200,7 @@ def _little_endian(tensor: torch.Tensor) -> bytes:
 
 # ---------------------------------------------------------------------------------------------------- records
 
+
 def _stamp(folder: Path, cast: str, family: str, files: dict[str, list[Path]]) -> dict[str, Any]:
     """What must be unchanged for a record to hold: the files, and what the registry says about them."""
     rows = []
@@ -202,8 +211,14 @@ def _stamp(folder: Path, cast: str, family: str, files: dict[str, list[Path]]) -
             except OSError as error:
                 raise GeneratorError(f"cannot read a file of '{part}': {error}", file=str(path)) from error
             rows.append([path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns])
-    return {"version": _RECORD_VERSION, "folder": str(folder), "cast": cast, "family": family, "files": rows,
-            "graphs": {part: graph.digest() for part, graph in FAMILIES[family].items()}}
+    return {
+        "version": _RECORD_VERSION,
+        "folder": str(folder),
+        "cast": cast,
+        "family": family,
+        "files": rows,
+        "graphs": {part: graph.digest() for part, graph in FAMILIES[family].items()},
+    }
 
 
 def _read_record(path: Path, stamp: dict[str, Any]) -> GeneratorRecord | None:
@@ -211,17 +226,26 @@ def _read_record(path: Path, stamp: dict[str, Any]) -> GeneratorRecord | None:
         value = json.loads(path.read_text("utf-8"))
         if value["stamp"] != stamp:
             return None
-        return GeneratorRecord(bytes.fromhex(value["id"]), value["family"],
-                               {part: bytes.fromhex(digest) for part, digest in value["parts"].items()},
-                               value["configs"], value["bytes_by_part"])
+        return GeneratorRecord(
+            bytes.fromhex(value["id"]),
+            value["family"],
+            {part: bytes.fromhex(digest) for part, digest in value["parts"].items()},
+            value["configs"],
+            value["bytes_by_part"],
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # a record only saves time: whatever is wrong with it, the weights are hashed again
 
 
 def _write_record(path: Path, stamp: dict[str, Any], record: GeneratorRecord) -> None:
-    value = {"stamp": stamp, "id": record.id.hex(), "family": record.family,
-             "parts": {part: digest.hex() for part, digest in record.parts.items()},
-             "configs": record.configs, "bytes_by_part": record.bytes_by_part}
+    value = {
+        "stamp": stamp,
+        "id": record.id.hex(),
+        "family": record.family,
+        "parts": {part: digest.hex() for part, digest in record.parts.items()},
+        "configs": record.configs,
+        "bytes_by_part": record.bytes_by_part,
+    }
     with suppress(OSError, OutputError):  # a read-only home costs time, not correctness
         path.parent.mkdir(parents=True, exist_ok=True)
         save_atomically(path, json.dumps(value).encode())
@@ -229,8 +253,10 @@ def _write_record(path: Path, stamp: dict[str, Any], record: GeneratorRecord) ->
 
 # ---------------------------------------------------------------------------------------------------- search
 
-def find_generator(generator_id: bytes, cast: str, *, given: str | Path | None = None,
-                   trust_records: bool = True) -> Path:
+
+def find_generator(
+    generator_id: bytes, cast: str, *, given: str | Path | None = None, trust_records: bool = True
+) -> Path:
     """The folder whose generator id is `generator_id`.
 
     Arguments:
@@ -252,7 +278,8 @@ def find_generator(generator_id: bytes, cast: str, *, given: str | Path | None =
     raise MissingGeneratorError(
         "the weights of the generator are neither in the package nor in the local Hugging Face cache",
         expected=generator_id.hex(),
-        hint="Name their folder or their cached repository with --generator (generator= in Python).")
+        hint="Name their folder or their cached repository with --generator (generator= in Python).",
+    )
 
 
 def _given(generator_id: bytes, cast: str, given: str | Path, trust_records: bool) -> Path:
@@ -260,16 +287,21 @@ def _given(generator_id: bytes, cast: str, given: str | Path, trust_records: boo
     folders = [path] if path.is_dir() else list(cached_snapshots(str(given)))
     if not folders:
         hint = f"To fetch it first: hf download {given}" if _is_repository(given) else "Check the path."
-        raise MissingGeneratorError("neither a folder nor a repository in the local Hugging Face cache",
-                                    field="generator", found=str(given), hint=hint)
+        raise MissingGeneratorError(
+            "neither a folder nor a repository in the local Hugging Face cache",
+            field="generator",
+            found=str(given),
+            hint=hint,
+        )
     found = ""
     for folder in folders:
         record = describe(folder, cast, trust_records=trust_records)
         if record.id == generator_id:
             return folder
         found = record.id.hex()
-    raise GeneratorError("this is not the generator that the file names", file=str(folders[-1]), found=found,
-                         expected=generator_id.hex())
+    raise GeneratorError(
+        "this is not the generator that the file names", file=str(folders[-1]), found=found, expected=generator_id.hex()
+    )
 
 
 def _is_repository(name: str | Path) -> bool:

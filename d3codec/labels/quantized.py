@@ -31,8 +31,10 @@ def encode(logits: ArrayLike, step: int) -> bytes:
     beyond = (levels < _LOWEST) | (levels > _HIGHEST)
     if beyond.any():
         row = int(beyond.any(axis=1).argmax())
-        raise ValueError(f"row {row}: logits need {levels[row].min():.0f} to {levels[row].max():.0f} "
-                         f"steps of {step}/256 nat, int8 holds -128 to 127")
+        raise ValueError(
+            f"row {row}: logits need {levels[row].min():.0f} to {levels[row].max():.0f} "
+            f"steps of {step}/256 nat, int8 holds -128 to 127"
+        )
     return levels.astype(np.int8).tobytes()
 
 

@@ -42,20 +42,46 @@ LABEL_UNITS = 32  # units of decoded images whose patches are labelled and kept 
 Progress = Callable[[str, int, int], None]
 
 
-def encode(images: Source, output: str | Path, *, method: Literal["d3m"] = "d3m",
-           generator: str | Path | None = None, teacher: Teacher | str | Path, ipc: int,
-           grid: int | None = None, template: str | None = None, initial_token: str | None = None,
-           guidance: float | None = None, steps: int | None = None, resolution: int | None = None,
-           cast: Literal["f16", "stored"] = "f16", bits: int = 2,
-           labels: Literal["quantized", "hard"] = "quantized", label_step: int | None = None,
-           noise_key: int = 0, crops: int = 5, crop_scale: tuple[float, float] = (0.08, 1.0),
-           patches_per_class: int | None = None, inversion_steps: int = 100,
-           inversion_batch: int | None = None, learning_rate: float = 2e-2, seed: int = 0,
-           on_error: OnError = "refuse", leaf_bytes: Literal[0, 2, 4, 8] = 2, licence: str | None = None,
-           source: str | None = None, class_ids: list[str] | None = None, authority: str = "none",
-           work: str | Path | None = None, restart: bool = False, keep_work: bool = False,
-           save_seconds: float = 10.0, report: str | Path | None = None, device: str = "auto",
-           progress: Progress | None = None) -> EncodeReport:
+def encode(
+    images: Source,
+    output: str | Path,
+    *,
+    method: Literal["d3m"] = "d3m",
+    generator: str | Path | None = None,
+    teacher: Teacher | str | Path,
+    ipc: int,
+    grid: int | None = None,
+    template: str | None = None,
+    initial_token: str | None = None,
+    guidance: float | None = None,
+    steps: int | None = None,
+    resolution: int | None = None,
+    cast: Literal["f16", "stored"] = "f16",
+    bits: int = 2,
+    labels: Literal["quantized", "hard"] = "quantized",
+    label_step: int | None = None,
+    noise_key: int = 0,
+    crops: int = 5,
+    crop_scale: tuple[float, float] = (0.08, 1.0),
+    patches_per_class: int | None = None,
+    inversion_steps: int = 100,
+    inversion_batch: int | None = None,
+    learning_rate: float = 2e-2,
+    seed: int = 0,
+    on_error: OnError = "refuse",
+    leaf_bytes: Literal[0, 2, 4, 8] = 2,
+    licence: str | None = None,
+    source: str | None = None,
+    class_ids: list[str] | None = None,
+    authority: str = "none",
+    work: str | Path | None = None,
+    restart: bool = False,
+    keep_work: bool = False,
+    save_seconds: float = 10.0,
+    report: str | Path | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> EncodeReport:
     """Distil labelled images into a `.d3m` file.
 
     Arguments:
@@ -106,18 +132,36 @@ def encode(images: Source, output: str | Path, *, method: Literal["d3m"] = "d3m"
     from d3codec.decoder.precision import settings
 
     check_output(output, report)
-    options = Options(method=method, ipc=ipc, grid=grid, template=template, initial_token=initial_token,
-                      guidance=guidance, steps=steps, resolution=resolution, cast=cast, bits=bits,
-                      labels=labels, label_step=label_step, noise_key=noise_key, crops=crops,
-                      crop_scale=(crop_scale[0], crop_scale[1]), patches_per_class=patches_per_class,
-                      inversion_steps=inversion_steps, inversion_batch=inversion_batch,
-                      learning_rate=learning_rate, seed=seed, leaf_bytes=leaf_bytes, licence=licence,
-                      source=source, class_ids=None if class_ids is None else tuple(class_ids),
-                      authority=authority)
+    options = Options(
+        method=method,
+        ipc=ipc,
+        grid=grid,
+        template=template,
+        initial_token=initial_token,
+        guidance=guidance,
+        steps=steps,
+        resolution=resolution,
+        cast=cast,
+        bits=bits,
+        labels=labels,
+        label_step=label_step,
+        noise_key=noise_key,
+        crops=crops,
+        crop_scale=(crop_scale[0], crop_scale[1]),
+        patches_per_class=patches_per_class,
+        inversion_steps=inversion_steps,
+        inversion_batch=inversion_batch,
+        learning_rate=learning_rate,
+        seed=seed,
+        leaf_bytes=leaf_bytes,
+        licence=licence,
+        source=source,
+        class_ids=None if class_ids is None else tuple(class_ids),
+        authority=authority,
+    )
     job = prepare(images, generator, teacher, options, on_error, device)
     folder = Path(work) if work is not None else Path(f"{output}.work")
-    with (WorkFolder.open(folder, job.identity, restart=restart) as state,
-          settings("reproducible", job.device)):
+    with WorkFolder.open(folder, job.identity, restart=restart) as state, settings("reproducible", job.device):
         result = _run(job, state, Path(output), save_seconds, progress or _silent)
         if report is not None:
             save_atomically(Path(report), (json.dumps(result.as_json(), indent=1) + "\n").encode())
@@ -155,8 +199,15 @@ def _select(job: Job, state: WorkFolder, progress: Progress) -> list[Choice]:
             name = f"select-{label:05d}"
             if (saved := state.load(name)) is None:
                 options = job.options
-                choice = select_class(job.images, label, job.teacher, crops=options.crops,
-                                      crop_scale=options.crop_scale, side=job.patch_side, seed=options.seed)
+                choice = select_class(
+                    job.images,
+                    label,
+                    job.teacher,
+                    crops=options.crops,
+                    crop_scale=options.crop_scale,
+                    side=job.patch_side,
+                    seed=options.seed,
+                )
                 choice = choice.best(job.collages[label] * job.cells)
                 saved = {"images": choice.images, "boxes": choice.boxes, "losses": choice.losses}
                 state.save(name, **saved)
@@ -179,15 +230,26 @@ def _collage(job: Job, state: WorkFolder, choices: list[Choice], progress: Progr
     return latents
 
 
-def _invert(job: Job, state: WorkFolder, latents: list[np.ndarray], save_seconds: float,
-            progress: Progress) -> Inversion:
+def _invert(
+    job: Job, state: WorkFolder, latents: list[np.ndarray], save_seconds: float, progress: Progress
+) -> Inversion:
     options, recipe = job.options, job.group.recipe
     with state.clock("invert"):
-        return invert(job.generator, latents, job.prompt, alpha_bars(*recipe.betas), recipe.prediction,
-                      steps=options.inversion_steps, batch=job.inversion_batch,
-                      learning_rate=options.learning_rate, seed=options.seed, saved=state.load("inversion"),
-                      save=lambda arrays: state.save("inversion", **arrays), save_seconds=save_seconds,
-                      progress=progress)
+        return invert(
+            job.generator,
+            latents,
+            job.prompt,
+            alpha_bars(*recipe.betas),
+            recipe.prediction,
+            steps=options.inversion_steps,
+            batch=job.inversion_batch,
+            learning_rate=options.learning_rate,
+            seed=options.seed,
+            saved=state.load("inversion"),
+            save=lambda arrays: state.save("inversion", **arrays),
+            save_seconds=save_seconds,
+            progress=progress,
+        )
 
 
 def _units(job: Job) -> list[Unit]:
@@ -223,8 +285,8 @@ def _relabel(job: Job, state: WorkFolder, cache: UnitCache, progress: Progress) 
             name = f"labels-{first // LABEL_UNITS:05d}"
             if (saved := state.load(name)) is None:
                 saved = _label(
-                    job,
-                    np.concatenate([_decoded(cache, unit) for unit in units[first : first + LABEL_UNITS]]))
+                    job, np.concatenate([_decoded(cache, unit) for unit in units[first : first + LABEL_UNITS]])
+                )
                 state.save(name, **saved)
             digests += [row.tobytes() for row in saved["digests"]]
             logits.append(saved["logits"])
@@ -235,8 +297,11 @@ def _relabel(job: Job, state: WorkFolder, cache: UnitCache, progress: Progress) 
 def _decoded(cache: UnitCache, unit: Unit) -> np.ndarray:
     pixels: np.ndarray | None = cache.get(unit)
     if pixels is None:
-        raise OutputError("a decoded unit vanished from the work folder", field=f"unit {unit.number}",
-                          hint="another program cleans up here; run it again")
+        raise OutputError(
+            "a decoded unit vanished from the work folder",
+            field=f"unit {unit.number}",
+            hint="another program cleans up here; run it again",
+        )
     return pixels
 
 
@@ -254,10 +319,23 @@ def _group_and_labels(job: Job, labelled: _Labelled) -> tuple[Group, bytes | Non
 def _pack(job: Job, rows: bytes, labelled: _Labelled) -> bytes:
     options = job.options
     group, labels = _group_and_labels(job, labelled)
-    about = About(method=options.method, licence=options.licence, source=options.source,
-                  fingerprint=job.fingerprint, pixels=pixel_digest(labelled.digests))
-    return pack.pack_file(job.class_section, options.authority, job.classes, group, rows, labels, about,
-                          pack.leaf_section(labelled.digests, options.leaf_bytes))
+    about = About(
+        method=options.method,
+        licence=options.licence,
+        source=options.source,
+        fingerprint=job.fingerprint,
+        pixels=pixel_digest(labelled.digests),
+    )
+    return pack.pack_file(
+        job.class_section,
+        options.authority,
+        job.classes,
+        group,
+        rows,
+        labels,
+        about,
+        pack.leaf_section(labelled.digests, options.leaf_bytes),
+    )
 
 
 def _report(
@@ -289,8 +367,7 @@ def _report(
         label_step=step,
         label_kl_nats=kl,
         agreement_percent=round(100 * float(shares.mean()), 3),
-        agreement_by_class={
-            name: round(100 * float(share), 3) for name, share in zip(names, shares, strict=True)},
+        agreement_by_class={name: round(100 * float(share), 3) for name, share in zip(names, shares, strict=True)},
         loss=loss_curve(inversion.losses.tolist(), inversion.start, inversion.end),
         seconds={stage: round(value, 2) for stage, value in seconds.items()},
         options=asdict(job.options),

@@ -17,14 +17,7 @@ from d3codec.encoder import pack
 from d3codec.encoder.prompt import Prompt, read_prompt
 from d3codec.encoder.relabel import Teacher, teacher_logits
 from d3codec.encoder.select import cut_patch
-from d3codec.errors import (
-    GeneratorError,
-    ImagesError,
-    ManifestError,
-    MissingGeneratorError,
-    OutputError,
-    UsageError,
-)
+from d3codec.errors import GeneratorError, ImagesError, ManifestError, MissingGeneratorError, OutputError, UsageError
 from d3codec.format import limits
 from d3codec.format.manifest import About, Classes, Group
 from d3codec.sources import LabelledImages, OnError, Source, read_images
@@ -111,8 +104,14 @@ class Job:
         return self.group.images.size[0] // self.grid[0]
 
 
-def prepare(images: Source, generator: str | Path | None, teacher: Teacher | str | Path, options: Options,
-            on_error: OnError, device: str) -> Job:
+def prepare(
+    images: Source,
+    generator: str | Path | None,
+    teacher: Teacher | str | Path,
+    options: Options,
+    on_error: OnError,
+    device: str,
+) -> Job:
     """Load and check everything. Raises as `methods.d3m.encode` says."""
     from d3codec.decoder.precision import choose_device, compute_dtype, fingerprint
     from d3codec.generators.stable_diffusion import StableDiffusion
@@ -123,23 +122,45 @@ def prepare(images: Source, generator: str | Path | None, teacher: Teacher | str
     read = read_images(images, on_error=on_error)
     classes = pack.class_section(read.class_names, options.class_ids, options.authority)
     if len(read.class_names) < 2:
-        raise ImagesError("images of one class cannot train a classifier", field="classes",
-                          found=f"only {read.class_names[0]!r}", expected="two classes or more")
+        raise ImagesError(
+            "images of one class cannot train a classifier",
+            field="classes",
+            found=f"only {read.class_names[0]!r}",
+            expected="two classes or more",
+        )
     asked, teacher_name = _load_teacher(teacher, read.class_names)
     folder = _generator_folder(generator)
     record = describe(folder, options.cast)
-    network = StableDiffusion.load(
-        folder, cast=options.cast, dtype=compute_dtype("reproducible"), device=chosen)
+    network = StableDiffusion.load(folder, cast=options.cast, dtype=compute_dtype("reproducible"), device=chosen)
     options = with_hints(options, network)
     group, prompt = _group(options, network, record.id)
-    job = Job(options, read, asked, network, record, prompt, group, classes,
-              _collages(read, options, group.images.grid), _inversion_batch(options, len(read.class_names)),
-              fingerprint(chosen), {})
+    job = Job(
+        options,
+        read,
+        asked,
+        network,
+        record,
+        prompt,
+        group,
+        classes,
+        _collages(read, options, group.images.grid),
+        _inversion_batch(options, len(read.class_names)),
+        fingerprint(chosen),
+        {},
+    )
     _check_teacher(job)
     lasting = {name: value for name, value in asdict(options).items() if name not in PACKING}
-    return replace(job, identity={
-        **lasting, "images": images_digest(read), "generator": record.id.hex(), "teacher": teacher_name,
-        "environment": job.fingerprint, "version": __version__})
+    return replace(
+        job,
+        identity={
+            **lasting,
+            "images": images_digest(read),
+            "generator": record.id.hex(),
+            "teacher": teacher_name,
+            "environment": job.fingerprint,
+            "version": __version__,
+        },
+    )
 
 
 def check_output(output: str | Path, report: str | Path | None) -> None:
@@ -154,8 +175,11 @@ def check_output(output: str | Path, report: str | Path | None) -> None:
         with path.open("rb") as file:
             start = file.read(len(limits.MAGIC))
         if start not in (limits.MAGIC, b""):
-            raise OutputError("the output exists and is no .d3m file", file=str(path),
-                              hint="name another output, or remove it yourself")
+            raise OutputError(
+                "the output exists and is no .d3m file",
+                file=str(path),
+                hint="name another output, or remove it yourself",
+            )
 
 
 def _check_numbers(options: Options) -> None:
@@ -167,14 +191,16 @@ def _check_numbers(options: Options) -> None:
         ("cast", options.cast in ("f16", "stored"), "f16 or stored"),
         ("bits", 1 <= options.bits <= limits.BITS, f"1 to {limits.BITS}"),
         ("labels", options.labels in ("quantized", "hard"), "quantized or hard"),
-        ("label_step", options.label_step is None
-         or (options.labels == "quantized" and 1 <= options.label_step <= limits.LABEL_STEP),
-         f"1 to {limits.LABEL_STEP}, with quantized labels"),
+        (
+            "label_step",
+            options.label_step is None
+            or (options.labels == "quantized" and 1 <= options.label_step <= limits.LABEL_STEP),
+            f"1 to {limits.LABEL_STEP}, with quantized labels",
+        ),
         ("noise_key", 0 <= options.noise_key <= limits.NOISE_KEY, "0 to 2^64 - 1"),
         ("crops", options.crops >= 1, "1 or more"),
         ("crop_scale", 0 < low <= high <= 1, "two shares of the area, 0 < low <= high <= 1"),
-        ("patches_per_class", options.patches_per_class is None or options.patches_per_class >= 1,
-         "1 or more"),
+        ("patches_per_class", options.patches_per_class is None or options.patches_per_class >= 1, "1 or more"),
         ("inversion_steps", options.inversion_steps >= 0, "0 or more"),
         ("learning_rate", math.isfinite(options.learning_rate) and options.learning_rate > 0, "above 0"),
         ("seed", 0 <= options.seed < 2**64, "0 to 2^64 - 1"),
@@ -187,8 +213,9 @@ def _check_numbers(options: Options) -> None:
         About(method=options.method, licence=options.licence, source=options.source)
         Classes(authority=options.authority, count=1)
     except ManifestError as error:
-        raise UsageError("a text that a file cannot hold", field=error.field, found=error.found,
-                         expected=str(error)) from error
+        raise UsageError(
+            "a text that a file cannot hold", field=error.field, found=error.found, expected=str(error)
+        ) from error
 
 
 def _load_teacher(teacher: Teacher | str | Path, class_names: Sequence[str]) -> tuple[Teacher, str]:
@@ -214,20 +241,27 @@ def _generator_folder(generator: str | Path | None) -> Path:
     if generator is None:
         folder = bundled_generator()
         if not folder.is_dir():
-            raise MissingGeneratorError("this installation has no bundled generator",
-                                        hint="name one with --generator (generator= in Python)")
+            raise MissingGeneratorError(
+                "this installation has no bundled generator", hint="name one with --generator (generator= in Python)"
+            )
         return folder
     if Path(generator).is_dir():
         return Path(generator)
     snapshots = list(cached_snapshots(str(generator)))
     if not snapshots:
-        raise MissingGeneratorError("neither a folder nor a repository in the local Hugging Face cache",
-                                    field="generator", found=str(generator),
-                                    hint="check the path or fetch it first")
+        raise MissingGeneratorError(
+            "neither a folder nor a repository in the local Hugging Face cache",
+            field="generator",
+            found=str(generator),
+            hint="check the path or fetch it first",
+        )
     if len(snapshots) > 1:
-        raise GeneratorError("several snapshots of this repository are in the cache", field="generator",
-                             found=", ".join(str(path) for path in snapshots),
-                             hint="name the folder of one of them")
+        raise GeneratorError(
+            "several snapshots of this repository are in the cache",
+            field="generator",
+            found=", ".join(str(path) for path in snapshots),
+            hint="name the folder of one of them",
+        )
     return snapshots[0]
 
 
@@ -235,16 +269,22 @@ def with_hints(options: Options, generator: StableDiffusion) -> Options:
     """The options, gaps filled from the generator's hints (`encoding.json`), else by default."""
     hints = generator.encoding_hints()
     filled: dict[str, Any] = {}
-    for field, hint, default in (("grid", "grid", 2), ("template", "template", "a photo of *"),
-                                 ("initial_token", "initial_token", None),
-                                 ("guidance", "guidance_scale", 7.5), ("steps", "steps", 50),
-                                 ("resolution", "resolution", _own_side(generator))):
+    for field, hint, default in (
+        ("grid", "grid", 2),
+        ("template", "template", "a photo of *"),
+        ("initial_token", "initial_token", None),
+        ("guidance", "guidance_scale", 7.5),
+        ("steps", "steps", 50),
+        ("resolution", "resolution", _own_side(generator)),
+    ):
         given = getattr(options, field)
         filled[field] = given if given is not None else hints.get(hint, default)
     if filled["initial_token"] is None:
-        raise UsageError("learning needs a word to start from, and this generator gives no hint",
-                         field="initial_token",
-                         expected="a common noun that is one token, such as the kind of thing on the images")
+        raise UsageError(
+            "learning needs a word to start from, and this generator gives no hint",
+            field="initial_token",
+            expected="a common noun that is one token, such as the kind of thing on the images",
+        )
     return replace(options, **filled)
 
 
@@ -265,17 +305,32 @@ def _group(options: Options, generator: StableDiffusion, generator_id: bytes) ->
     grid, resolution = options.grid or 0, options.resolution or 0
     multiple = grid * _factor(generator)
     if not 0 < resolution <= limits.SIDE or resolution % multiple:
-        raise UsageError("the resolution does not suit the grid and the autoencoder", field="resolution",
-                         found=resolution, expected=f"a multiple of {multiple} (grid {grid} x autoencoder "
-                         f"{multiple // grid}), at most {limits.SIDE}")
+        raise UsageError(
+            "the resolution does not suit the grid and the autoencoder",
+            field="resolution",
+            found=resolution,
+            expected=f"a multiple of {multiple} (grid {grid} x autoencoder {multiple // grid}), at most {limits.SIDE}",
+        )
     if generator.width > limits.WIDTH:
-        raise GeneratorError("its token embeddings are wider than a file can hold", field="width",
-                             found=generator.width, expected=f"at most {limits.WIDTH}")
+        raise GeneratorError(
+            "its token embeddings are wider than a file can hold",
+            field="width",
+            found=generator.width,
+            expected=f"at most {limits.WIDTH}",
+        )
     recipe = pack.read_recipe(generator.folder, options.guidance or 0.0, options.steps or 0)
     prompt = read_prompt(generator, options.template or "", options.initial_token or "")
-    return pack.delta_group(prompt, recipe, bits=options.bits, cast=options.cast, generator=generator_id,
-                            grid=(grid, grid), count=options.ipc, resolution=resolution,
-                            noise_key=options.noise_key), prompt
+    return pack.delta_group(
+        prompt,
+        recipe,
+        bits=options.bits,
+        cast=options.cast,
+        generator=generator_id,
+        grid=(grid, grid),
+        count=options.ipc,
+        resolution=resolution,
+        noise_key=options.noise_key,
+    ), prompt
 
 
 def _collages(images: LabelledImages, options: Options, grid: tuple[int, int]) -> tuple[int, ...]:
@@ -283,17 +338,24 @@ def _collages(images: LabelledImages, options: Options, grid: tuple[int, int]) -
     cells = grid[0] * grid[1]
     wanted = options.patches_per_class
     if wanted is not None and wanted % cells:
-        raise UsageError("these patches do not fill whole collages", field="patches_per_class", found=wanted,
-                         expected=f"a multiple of {cells}, the cells of a {grid[0]}x{grid[1]} collage")
+        raise UsageError(
+            "these patches do not fill whole collages",
+            field="patches_per_class",
+            found=wanted,
+            expected=f"a multiple of {cells}, the cells of a {grid[0]}x{grid[1]} collage",
+        )
     counts = np.bincount(images.labels, minlength=len(images.class_names))
     needed = cells if wanted is None else wanted
     if counts.min() < needed:
         poorest = int(counts.argmin())
-        raise ImagesError(f"class {images.class_names[poorest]!r} has too few images",
-                          field=images.class_names[poorest], found=f"{counts[poorest]} images",
-                          expected=f"at least {needed}, a patch an image: "
-                          + (f"a {grid[0]}x{grid[1]} collage" if wanted is None else "patches_per_class"),
-                          hint=_fewer(int(counts[poorest]), cells))
+        raise ImagesError(
+            f"class {images.class_names[poorest]!r} has too few images",
+            field=images.class_names[poorest],
+            found=f"{counts[poorest]} images",
+            expected=f"at least {needed}, a patch an image: "
+            + (f"a {grid[0]}x{grid[1]} collage" if wanted is None else "patches_per_class"),
+            hint=_fewer(int(counts[poorest]), cells),
+        )
     return tuple(int(count if wanted is None else wanted) // cells for count in counts)
 
 
@@ -309,8 +371,12 @@ def _fewer(count: int, cells: int) -> str:
 def _inversion_batch(options: Options, classes: int) -> int:
     batch = IMAGES_A_CLASS_AND_STEP * classes if options.inversion_batch is None else options.inversion_batch
     if batch < classes:
-        raise UsageError("every class needs an image in every step of inversion", field="inversion_batch",
-                         found=batch, expected=f"at least {classes}, the number of classes")
+        raise UsageError(
+            "every class needs an image in every step of inversion",
+            field="inversion_batch",
+            found=batch,
+            expected=f"at least {classes}, the number of classes",
+        )
     return batch
 
 

@@ -39,6 +39,7 @@ class Stored:
 
 # ------------------------------------------------------------------------------------------------- packing
 
+
 def pack_real(images: NDArray[np.uint8], bits: int) -> bytes:
     """Images as bytes: grey levels of `bits` bits, packed, zstd level 19, in the better of two pixel orders.
 
@@ -61,8 +62,9 @@ def unpack_real(data: bytes, shape: tuple[int, int, int], bits: int) -> NDArray[
     raw = zstandard.ZstdDecompressor().decompress(data[1:], max_output_size=(values * bits + 7) // 8)
     digits = np.unpackbits(np.frombuffer(raw, np.uint8), count=values * bits).reshape(values, bits)
     levels = digits @ (1 << np.arange(bits)[::-1])
-    ordered = levels.reshape(shape) if data[0] == IMAGES_FIRST else np.moveaxis(
-        levels.reshape(height, width, count), -1, 0)
+    ordered = (
+        levels.reshape(shape) if data[0] == IMAGES_FIRST else np.moveaxis(levels.reshape(height, width, count), -1, 0)
+    )
     return grey_images(ordered, bits)
 
 
@@ -71,8 +73,12 @@ def grey_levels(images: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     if not 1 <= bits <= 8:
         raise UsageError("no such number of bits a pixel", field="bits", found=bits, expected="1 to 8")
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or not images.size:
-        raise ImagesError("not a set of RGB images of one size", field="images",
-                          found=f"{images.dtype} {images.shape}", expected="uint8 (N, h, w, 3)")
+        raise ImagesError(
+            "not a set of RGB images of one size",
+            field="images",
+            found=f"{images.dtype} {images.shape}",
+            expected="uint8 (N, h, w, 3)",
+        )
     grey = images.astype(np.int64) @ np.array([299, 587, 114])  # thousandths
     top = 2**bits - 1
     return np.asarray((2 * grey * top + 255_000) // 510_000, np.uint8)
@@ -86,7 +92,15 @@ def grey_images(levels: NDArray[np.integer], bits: int) -> NDArray[np.uint8]:
 
 
 def _packed(levels: NDArray[np.uint8], bits: int) -> bytes:
-    return np.packbits(np.unpackbits(levels.reshape(-1, 1), axis=1)[:, 8 - bits:]).tobytes()
+    return np.packbits(np.unpackbits(levels.reshape(-1, 1), axis=1)[:, 8 - bits :]).tobytes()
+
+
+def store(images: NDArray[np.uint8], labels: NDArray[np.int64], positions: NDArray[np.int64], bits: int) -> Stored:
+    """The images at `positions`, in a cheap order, packed and seen again."""
+    chosen = positions[cheap_order(images[positions], labels[positions], bits)]
+    data = pack_real(images[chosen], bits)
+    seen = unpack_real(data, (len(chosen), *images.shape[1:3]), bits)
+    return Stored(seen, labels[chosen], chosen, len(data))
 
 
 def cheap_order(images: NDArray[np.uint8], labels: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
@@ -105,8 +119,8 @@ def cheap_order(images: NDArray[np.uint8], labels: NDArray[np.int64], bits: int)
 
 # ----------------------------------------------------------------------------------------------- selection
 
-def fit_to_bytes(images: NDArray[np.uint8], labels: NDArray[np.int64], bits: int, budget: int,
-                 seed: int) -> Stored:
+
+def fit_to_bytes(images: NDArray[np.uint8], labels: NDArray[np.int64], bits: int, budget: int, seed: int) -> Stored:
     """Random real images, equally many of every class, as many as fit into `budget` bytes.
 
     Raises UsageError if not even one image of every class fits.
@@ -119,8 +133,9 @@ def fit_to_bytes(images: NDArray[np.uint8], labels: NDArray[np.int64], bits: int
     return _as_many_as_fit(images, labels, np.bincount(labels), first, bits, budget)
 
 
-def select_by_teacher(images: NDArray[np.uint8], labels: NDArray[np.int64], teacher: Teacher, bits: int,
-                      budget: int) -> Stored:
+def select_by_teacher(
+    images: NDArray[np.uint8], labels: NDArray[np.int64], teacher: Teacher, bits: int, budget: int
+) -> Stored:
     """Typical and diverse real images: of every class the k images next to the centres of k clusters, with k
     as large as `budget` bytes allow.
 
@@ -142,8 +157,14 @@ def select_by_teacher(images: NDArray[np.uint8], labels: NDArray[np.int64], teac
     return _as_many_as_fit(images, labels, available, medoids, bits, budget)
 
 
-def _as_many_as_fit(images: NDArray[np.uint8], labels: NDArray[np.int64], available: NDArray[np.int64],
-                    choose: Callable[[int, int], NDArray[np.int64]], bits: int, budget: int) -> Stored:
+def _as_many_as_fit(
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    available: NDArray[np.int64],
+    choose: Callable[[int, int], NDArray[np.int64]],
+    bits: int,
+    budget: int,
+) -> Stored:
     """The largest set that fits. `available`: images of each class; `choose(label, count)` picks some."""
     classes = len(available)
     if not available.all():
@@ -152,15 +173,16 @@ def _as_many_as_fit(images: NDArray[np.uint8], labels: NDArray[np.int64], availa
     def stored(count: int) -> Stored:
         share, more = divmod(count, classes)
         chosen = np.concatenate([choose(label, share + (label < more)) for label in range(classes)])
-        chosen = chosen[cheap_order(images[chosen], labels[chosen], bits)]
-        data = pack_real(images[chosen], bits)
-        seen = unpack_real(data, (count, *images.shape[1:3]), bits)
-        return Stored(seen, labels[chosen], chosen, len(data))
+        return store(images, labels, chosen, bits)
 
     best = stored(classes)
     if best.bytes > budget:
-        raise UsageError("not even one image of every class fits", field="budget", found=budget,
-                         expected=f"{best.bytes} bytes or more")
+        raise UsageError(
+            "not even one image of every class fits",
+            field="budget",
+            found=budget,
+            expected=f"{best.bytes} bytes or more",
+        )
     low, limit = classes, classes * int(available.min())
     high = limit
     while low < high:
@@ -179,8 +201,7 @@ def _as_many_as_fit(images: NDArray[np.uint8], labels: NDArray[np.int64], availa
 
 def central(points: NDArray[np.float64], clusters: int) -> NDArray[np.int64]:
     """Positions of `clusters` points, each next to a centre of k-means (best of five k-means++ starts)."""
-    tries = [_lloyd(points, points[_spread(points, clusters, np.random.default_rng(seed))])
-             for seed in range(STARTS)]
+    tries = [_lloyd(points, points[_spread(points, clusters, np.random.default_rng(seed))]) for seed in range(STARTS)]
     centres = min(tries, key=lambda centres: float(_distances(points, centres).min(1).sum()))
     chosen: list[int] = []
     for row in _distances(centres, points).argsort(1, kind="stable"):
@@ -203,8 +224,12 @@ def _spread(points: NDArray[np.float64], clusters: int, draw: np.random.Generato
 def _lloyd(points: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.float64]:
     for _ in range(20):
         nearest = _distances(points, centres).argmin(1)
-        centres = np.stack([points[nearest == number].mean(0) if (nearest == number).any() else centre
-                            for number, centre in enumerate(centres)])
+        centres = np.stack(
+            [
+                points[nearest == number].mean(0) if (nearest == number).any() else centre
+                for number, centre in enumerate(centres)
+            ]
+        )
     return centres
 
 

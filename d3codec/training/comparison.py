@@ -8,9 +8,7 @@ no augmentation). Columns of different protocols are never mixed.
 from __future__ import annotations
 
 import math
-import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -29,11 +27,13 @@ from d3codec.generators.weights import find_generator
 from d3codec.grid import cut
 from d3codec.sources import LabelledImages
 from d3codec.training import baselines, students
+from d3codec.training.protocols import Task, mapped_labels, run_students
 from d3codec.training.teachers import Teacher
 
 Progress = Callable[[str, int, int], None]
 Role = Literal["d3m", "real", "reference"]
 REAL_BITS = (1, 2, 4)
+FINE_BITS = 4  # of the references: digits have 17 levels
 SELECTED_BITS = 1  # of the row real-selected: with little room, more digits beat finer ones on validation images
 
 
@@ -69,9 +69,19 @@ class Row:
         return asdict(self)
 
 
-def compare(file: str | Path, train: LabelledImages, test: LabelledImages, teacher: Teacher, *,
-            generator: str | Path | None = None, side: int = 16, steps: int = students.STEPS, seeds: int = 3,
-            processes: int = 1, progress: Progress | None = None) -> list[Row]:
+def compare(
+    file: str | Path,
+    train: LabelledImages,
+    test: LabelledImages,
+    teacher: Teacher,
+    *,
+    generator: str | Path | None = None,
+    side: int = 16,
+    steps: int = students.STEPS,
+    seeds: int = 3,
+    processes: int = 1,
+    progress: Progress | None = None,
+) -> list[Row]:
     """Measure a file, its controls and real images of the same bytes.
 
     Arguments:
@@ -85,12 +95,30 @@ def compare(file: str | Path, train: LabelledImages, test: LabelledImages, teach
         The rows, in the order of the table; `chance` last.
     """
     arms = [*generated_arms(file, generator, seeds, progress), *real_arms(file, train, teacher, seeds)]
-    scores = _train_all(arms, len(train.class_names), test, side, steps, processes, progress)
-    return [_row(arm, runs, len(test)) for arm, runs in zip(arms, scores, strict=True)] + [_chance(train, test)]
+    tested = students.resize_for_student(test.images, side), mapped_labels(test, train.class_names)
+    tasks = [
+        Task(
+            images,
+            targets,
+            None,
+            students.SMALL_AFFINE if arm.protocol == "H" else None,
+            *tested,
+            len(train.class_names),
+            steps,
+            seed,
+            side,
+        )
+        for arm in arms
+        for seed, (images, targets) in enumerate(arm.sets)
+    ]
+    scores = [accuracy for accuracy, _ in run_students(tasks, processes=processes, progress=progress)]
+    rows = [
+        _row(arm, scores[at : at + seeds], len(test)) for at, arm in zip(range(0, len(tasks), seeds), arms, strict=True)
+    ]
+    return [*rows, _chance(train, test)]
 
 
-def generated_arms(file: str | Path, generator: str | Path | None, seeds: int,
-                   progress: Progress | None) -> list[Arm]:
+def generated_arms(file: str | Path, generator: str | Path | None, seeds: int, progress: Progress | None) -> list[Arm]:
     """The file with its soft labels, with hard ones, and its recipe with class names instead of learned prompts."""
     dataset = load(file)
     group = dataset.file.content.groups[0]
@@ -104,15 +132,21 @@ def generated_arms(file: str | Path, generator: str | Path | None, seeds: int,
         words_bytes = words.stat().st_size
     return [
         Arm("d3m", "d3m", "learned prompts, teacher's labels", dataset.bytes, "S0", ((patches, soft),) * seeds),
-        Arm("d3m-hard", "d3m", "learned prompts, hard labels", len(repack_hard(file)), "H",
-            ((patches, hard),) * seeds),
-        Arm("class-words", "d3m", "class names as prompts, nothing learned", words_bytes, "H",
-            ((named, named_labels),) * seeds),
+        Arm("d3m-hard", "d3m", "learned prompts, hard labels", len(repack_hard(file)), "H", ((patches, hard),) * seeds),
+        Arm(
+            "class-words",
+            "d3m",
+            "class names as prompts, nothing learned",
+            words_bytes,
+            "H",
+            ((named, named_labels),) * seeds,
+        ),
     ]
 
 
-def labelled_patches(dataset: Dataset, generator: str | Path | None,
-                     progress: Progress | None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def labelled_patches(
+    dataset: Dataset, generator: str | Path | None, progress: Progress | None
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """All patches of a dataset's collages, uint8 [N, h, w, 3], and their classes, int64 [N]."""
     grid = dataset.file.content.groups[0].images.grid
     patches = cut(dataset.images(generator=generator, progress=progress), grid)
@@ -127,76 +161,89 @@ def real_arms(file: str | Path, train: LabelledImages, teacher: Teacher, seeds: 
     arms = []
     for bits in REAL_BITS:
         picks = [baselines.fit_to_bytes(images, labels, bits=bits, budget=budget, seed=seed) for seed in range(seeds)]
-        arms.append(Arm(f"real-bytes-{bits}bit", "real", f"random real images, {bits} bit a pixel",
-                        max(pick.bytes for pick in picks), "H",
-                        tuple((pick.images, pick.labels) for pick in picks)))
+        arms.append(
+            Arm(
+                f"real-bytes-{bits}bit",
+                "real",
+                f"random real images, {bits} bit a pixel",
+                max(pick.bytes for pick in picks),
+                "H",
+                tuple((pick.images, pick.labels) for pick in picks),
+            )
+        )
     chosen = baselines.select_by_teacher(images, labels, teacher, bits=SELECTED_BITS, budget=budget)
-    arms.append(Arm("real-selected", "real", f"real images chosen by the teacher, {SELECTED_BITS} bit a pixel",
-                    chosen.bytes, "H", ((chosen.images, chosen.labels),) * seeds))
+    arms.append(
+        Arm(
+            "real-selected",
+            "real",
+            f"real images chosen by the teacher, {SELECTED_BITS} bit a pixel",
+            chosen.bytes,
+            "H",
+            ((chosen.images, chosen.labels),) * seeds,
+        )
+    )
     group = opened.content.groups[0]
     count = group.images.count * math.prod(group.images.grid)
-    kept = _collage_patches(train, teacher, count, images.shape[1])
-    arms.append(Arm("real-patches", "reference", f"the {len(kept)} real patches that the teacher likes best, 4 bit",
-                    len(baselines.pack_real(images[kept], 4)), "H", ((images[kept], labels[kept]),) * seeds))
-    arms.append(Arm("full", "reference", "all real training images, 4 bit", len(baselines.pack_real(images, 4)), "H",
-                    ((images, labels),) * seeds))
+    for name, what, positions in (
+        (
+            "real-patches",
+            "the real patches that RDED's rule puts into the collages",
+            _collage_patches(train, teacher, count, images.shape[1]),
+        ),
+        ("full", "all real training images", np.arange(len(labels))),
+    ):
+        kept = baselines.store(images, labels, positions, FINE_BITS)
+        arms.append(
+            Arm(
+                name,
+                "reference",
+                f"{what}, {FINE_BITS} bit a pixel",
+                kept.bytes,
+                "H",
+                ((kept.images, kept.labels),) * seeds,
+            )
+        )
     return arms
 
 
 def _collage_patches(train: LabelledImages, teacher: Teacher, per_class: int, side: int) -> NDArray[np.int64]:
     """Positions of the whole images that RDED's rule would put into as many collages as the file has."""
-    choices = [select_class(train, label, teacher, crops=1, crop_scale=(1.0, 1.0), side=side, seed=0)
-               for label in range(len(train.class_names))]
+    choices = [
+        select_class(train, label, teacher, crops=1, crop_scale=(1.0, 1.0), side=side, seed=0)
+        for label in range(len(train.class_names))
+    ]
     return np.concatenate([choice.best(per_class).images for choice in choices])
-
-
-# ------------------------------------------------------------------------------------------------ students
-
-def _train_all(arms: Sequence[Arm], classes: int, test: LabelledImages, side: int, steps: int, processes: int,
-               progress: Progress | None) -> list[list[float]]:
-    scores = [[math.nan] * len(arm.sets) for arm in arms]
-    jobs = [(number, seed) for number, arm in enumerate(arms) for seed in range(len(arm.sets))]
-    # Spawned, never forked: torch's thread pools do not survive a fork.
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        pending = {}
-        for number, seed in jobs:
-            images, targets = arms[number].sets[seed]
-            task = pool.submit(_student, images, targets, list(test.images), test.labels, classes, side, steps, seed,
-                               arms[number].protocol)
-            pending[task] = number, seed
-        for done, task in enumerate(as_completed(pending), 1):
-            number, seed = pending[task]
-            scores[number][seed] = task.result()
-            if progress is not None:
-                progress("students", done, len(jobs))
-    return scores
-
-
-def _student(images: NDArray[np.uint8], targets: NDArray[Any], test: Sequence[NDArray[np.uint8]],
-             test_labels: NDArray[np.int64], classes: int, side: int, steps: int, seed: int, protocol: str) -> float:
-    """Accuracy in percent of one student. Runs in a process of its own, on one thread."""
-    import torch
-
-    torch.set_num_threads(1)
-    net = students.train(images, targets, classes=classes, steps=steps, seed=seed, side=side,
-                         augment=students.SMALL_AFFINE if protocol == "H" else None)
-    return students.accuracy(students.predict(net, test), test_labels)
 
 
 def _row(arm: Arm, runs: Sequence[float], tested: int) -> Row:
     mean = fmean(runs)
-    return Row(arm.name, arm.role, arm.what, arm.bytes, len(arm.sets[0][0]), arm.protocol, round(mean, 2),
-               round(stdev(runs), 2) if len(runs) > 1 else 0.0, len(runs), binomial_error(mean, tested),
-               tuple(round(run, 3) for run in runs))
-
-
-def binomial_error(percent: float, tested: int) -> float:
-    """One standard error of an accuracy in percent, measured on `tested` images, in points."""
-    share = percent / 100
-    return round(100 * math.sqrt(share * (1 - share) / tested), 2)
+    return Row(
+        arm.name,
+        arm.role,
+        arm.what,
+        arm.bytes,
+        len(arm.sets[0][0]),
+        arm.protocol,
+        round(mean, 2),
+        round(stdev(runs), 2) if len(runs) > 1 else 0.0,
+        len(runs),
+        round(students.binomial_error(mean, tested), 2),
+        tuple(round(run, 3) for run in runs),
+    )
 
 
 def _chance(train: LabelledImages, test: LabelledImages) -> Row:
     best = 100 * float(np.bincount(test.labels, minlength=len(train.class_names)).max()) / len(test)
-    return Row("chance", "reference", "always the most frequent test class", 0, 0, "-", round(best, 2), 0.0, 1,
-               binomial_error(best, len(test)), (round(best, 3),))
+    return Row(
+        "chance",
+        "reference",
+        "always the most frequent test class",
+        0,
+        0,
+        "-",
+        round(best, 2),
+        0.0,
+        1,
+        round(students.binomial_error(best, len(test)), 2),
+        (round(best, 3),),
+    )

@@ -17,8 +17,9 @@ from d3codec.training import students
 Box = tuple[int, int, int, int]  # top, left, bottom, right
 
 
-def crop_label(height: int, width: int, grid: Grid, box: Box,
-               patch_probabilities: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+def crop_label(
+    height: int, width: int, grid: Grid, box: Box, patch_probabilities: NDArray[np.floating[Any]]
+) -> NDArray[np.float64]:
     """Soft label of a crop of a height x width collage, float64 [classes]: the patches' probabilities
     [patches, classes], weighted by the area that the crop holds of each."""
     return np.asarray(crop_weights(height, width, grid, box) @ patch_probabilities)
@@ -34,8 +35,9 @@ def random_box(height: int, width: int, grid: Grid, generator: torch.Generator) 
     return top, left, top + side, left + side
 
 
-def crop_batches(images: NDArray[np.uint8], probabilities: NDArray[np.float32], grid: Grid, side: int,
-                 generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def crop_batches(
+    images: NDArray[np.uint8], probabilities: NDArray[np.float32], grid: Grid, side: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless batches of crops, uint8 [B, 3, side, side], with their labels, float32 [B, classes].
 
     The batch is that of the protocols that train on patches: 64, or the number of patches if that is smaller.

@@ -21,13 +21,15 @@ from d3codec.format.file import save_atomically
 from d3codec.sources import read_images
 from d3codec.training import students
 from d3codec.training.comparison import Progress, Row, compare
-from d3codec.training.plots import accuracy_against_bytes
+from d3codec.training.plots import accuracy_against_bytes, require_matplotlib
 from d3codec.training.teachers import load_teacher
 
 ASSETS = Path(d3codec.__file__).parent / "assets"
 FILE, TEACHER = ASSETS / "digits.d3m", ASSETS / "digits-teacher.safetensors"
-LIMITS = ("The generator (shared, not counted above) was trained on the same training digits: it contains the data "
-          "set. So real digits win from about 2 KB on; below, learned prompts do.")
+LIMITS = (
+    "The generator (shared, not counted above) was trained on the same training digits: it contains the data "
+    "set. So real digits win from about 2 KB on; below, learned prompts do."
+)
 
 
 @dataclass(frozen=True)
@@ -41,24 +43,34 @@ class DemoReport:
     environment: dict[str, Any]
 
     def as_json(self) -> dict[str, Any]:
-        return {"rows": [row.as_json() for row in self.rows], "pictures": [str(path) for path in self.pictures],
-                "seconds": round(self.seconds, 1), "generator_bytes": self.generator_bytes,
-                "test_images": "digits:test", "environment": self.environment}
+        return {
+            "rows": [row.as_json() for row in self.rows],
+            "pictures": [str(path) for path in self.pictures],
+            "seconds": round(self.seconds, 1),
+            "generator_bytes": self.generator_bytes,
+            "test_images": "digits:test",
+            "environment": self.environment,
+        }
 
     def as_table(self) -> str:
         """The rows as text, one line each, for a person."""
         lines = [f"{'trained on':16}{'bytes':>8}  {'images':>6}  {'protocol':8}  {'accuracy %':16}  what it is"]
         for row in self.rows:
-            accuracy = f"{row.accuracy_percent:5.1f} ± {row.spread:.1f} ({row.runs})" if row.runs > 1 \
+            accuracy = (
+                f"{row.accuracy_percent:5.1f} ± {row.spread:.1f} ({row.runs})"
+                if row.runs > 1
                 else f"{row.accuracy_percent:5.1f}"
+            )
             lines.append(f"{row.name:16}{row.bytes:>8,}  {row.images:>6,}  {row.protocol:8}  {accuracy:16}  {row.what}")
         error = max(row.binomial_error for row in self.rows if row.role != "reference")
-        return "\n".join([*lines, f"± is the spread over runs; the test part itself adds up to {error} points "
-                                  f"(binomial). {LIMITS}"])
+        return "\n".join(
+            [*lines, f"± is the spread over runs; the test part itself adds up to {error} points (binomial). {LIMITS}"]
+        )
 
 
-def run_demo(output: Path, *, processes: int = 2, seeds: int = 3, steps: int = students.STEPS,
-             progress: Progress | None = None) -> DemoReport:
+def run_demo(
+    output: Path, *, processes: int = 2, seeds: int = 3, steps: int = students.STEPS, progress: Progress | None = None
+) -> DemoReport:
     """Decode the bundled file, train all students, draw `accuracy.png` and `contact-sheet.png`, write `demo.json`.
 
     Arguments:
@@ -70,20 +82,28 @@ def run_demo(output: Path, *, processes: int = 2, seeds: int = 3, steps: int = s
         OutputError: the folder cannot be written.
     """
     started = time.monotonic()
+    train, test = read_images("digits:train"), read_images("digits:test")  # first: it needs an extra
+    require_matplotlib()
     output.mkdir(parents=True, exist_ok=True)
-    train, test = read_images("digits:train"), read_images("digits:test")
-    rows = compare(FILE, train, test, load_teacher(TEACHER), seeds=seeds, steps=steps, processes=processes,
-                   progress=progress)
+    rows = compare(
+        FILE, train, test, load_teacher(TEACHER), seeds=seeds, steps=steps, processes=processes, progress=progress
+    )
     dataset = load(FILE)
     images = [parted(image, dataset.groups[0].grid) for image in dataset.images()]
     ipc = dataset.images_per_class
     sheet = output / "contact-sheet.png"
-    contact_sheet([(info.name, images[n * ipc:(n + 1) * ipc]) for n, info in enumerate(dataset.classes)], sheet)
-    plot = accuracy_against_bytes(rows, output / "accuracy.png",
-                                  title=f"Digits: one small student, {seeds} runs a row, same optimiser steps")
+    contact_sheet([(info.name, images[n * ipc : (n + 1) * ipc]) for n, info in enumerate(dataset.classes)], sheet)
+    plot = accuracy_against_bytes(
+        rows, output / "accuracy.png", title=f"Digits: one small student, {seeds} runs a row, same optimiser steps"
+    )
     weights = sum(path.stat().st_size for path in (ASSETS / "digits-generator").rglob("*.safetensors"))
-    report = DemoReport(rows, [plot, sheet], time.monotonic() - started, weights,
-                        environment() | {"seeds": seeds, "steps": steps, "processes": processes})
+    report = DemoReport(
+        rows,
+        [plot, sheet],
+        time.monotonic() - started,
+        weights,
+        environment() | {"seeds": seeds, "steps": steps, "processes": processes},
+    )
     save_atomically(output / "demo.json", (json.dumps(report.as_json(), indent=1) + "\n").encode())
     return report
 
@@ -91,5 +111,9 @@ def run_demo(output: Path, *, processes: int = 2, seeds: int = 3, steps: int = s
 def environment() -> dict[str, Any]:
     """Versions and machine, for figures that others should be able to place."""
     packages = ("torch", "diffusers", "transformers", "numpy", "scikit-learn")
-    return {"d3codec": d3codec.__version__, "python": platform.python_version(), "machine": platform.machine(),
-            **{name: version(name) for name in packages}}
+    return {
+        "d3codec": d3codec.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        **{name: version(name) for name in packages},
+    }

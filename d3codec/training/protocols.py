@@ -49,15 +49,26 @@ class TrainingSet:
     def __post_init__(self) -> None:
         count, classes, patches = len(self.images), len(self.class_names), self.grid[0] * self.grid[1]
         if not count or self.images.ndim != 4 or self.images.shape[3] != 3 or self.images.dtype != np.uint8:
-            raise ImagesError("not a set of RGB images", field="images",
-                              found=f"{self.images.dtype} {self.images.shape}",
-                              expected="uint8 (N, height, width, 3)")
+            raise ImagesError(
+                "not a set of RGB images",
+                field="images",
+                found=f"{self.images.dtype} {self.images.shape}",
+                expected="uint8 (N, height, width, 3)",
+            )
         if self.labels.shape != (count,) or self.labels.min() < 0 or self.labels.max() >= classes:
-            raise ImagesError("the labels do not fit the images", field="labels",
-                              found=str(self.labels.shape), expected=f"({count},), from 0 to {classes - 1}")
+            raise ImagesError(
+                "the labels do not fit the images",
+                field="labels",
+                found=str(self.labels.shape),
+                expected=f"({count},), from 0 to {classes - 1}",
+            )
         if self.patch_logits is not None and self.patch_logits.shape != (count, patches, classes):
-            raise ImagesError("the logits do not fit the images", field="patch_logits",
-                              found=str(self.patch_logits.shape), expected=str((count, patches, classes)))
+            raise ImagesError(
+                "the logits do not fit the images",
+                field="patch_logits",
+                found=str(self.patch_logits.shape),
+                expected=str((count, patches, classes)),
+            )
 
     def patches(self) -> NDArray[np.uint8]:
         """uint8 [N * patches, h, w, 3], row by row within a collage."""
@@ -70,8 +81,11 @@ class TrainingSet:
         Raises UsageError with hard labels.
         """
         if self.patch_logits is None:
-            raise UsageError("this dataset has hard labels: there are no soft ones to train on",
-                             field="protocol", hint="Use protocol H.")
+            raise UsageError(
+                "this dataset has hard labels: there are no soft ones to train on",
+                field="protocol",
+                hint="Use protocol H.",
+            )
         logits = self.patch_logits.astype(np.float64)
         powers = np.exp(logits - logits.max(2, keepdims=True))
         return np.asarray(powers / powers.sum(2, keepdims=True), np.float32)
@@ -102,21 +116,33 @@ class EvaluationReport:
     seconds: float
 
     def as_json(self) -> dict[str, Any]:
-        values = {key: round(value, 4) if isinstance(value, float) else value
-                  for key, value in asdict(self).items()}
+        values = {key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(self).items()}
         return values | {"seeds": list(self.seeds), "per_run": [round(value, 4) for value in self.per_run]}
 
     def as_text(self) -> str:
         spread = "" if self.spread is None else f" ± {self.spread:.1f} over {self.runs} runs"
-        return (f"protocol {self.protocol}: {self.accuracy_percent:.1f} %{spread} of {self.test_images:,} "
-                f"test images (binomial error {self.binomial_error:.1f})\n{self.network}, "
-                f"{self.steps:,} steps, {self.side} x {self.side} pixels, {self.seconds:.0f} s")
+        return (
+            f"protocol {self.protocol}: {self.accuracy_percent:.1f} %{spread} of {self.test_images:,} "
+            f"test images (binomial error {self.binomial_error:.1f})\n{self.network}, "
+            f"{self.steps:,} steps, {self.side} x {self.side} pixels, {self.seconds:.0f} s"
+        )
 
 
-def evaluate(dataset: TrainingSet, test: LabelledImages, *, protocol: Protocol, runs: int = 3,
-             steps: int | None = None, side: int | None = None, flip: bool = False,
-             augment: Augmentation = SMALL_AFFINE, seed: int = 0, processes: int = 1, device: str = "cpu",
-             progress: Progress | None = None) -> EvaluationReport:
+def evaluate(
+    dataset: TrainingSet,
+    test: LabelledImages,
+    *,
+    protocol: Protocol,
+    runs: int = 3,
+    steps: int | None = None,
+    side: int | None = None,
+    flip: bool = False,
+    augment: Augmentation = SMALL_AFFINE,
+    seed: int = 0,
+    processes: int = 1,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> EvaluationReport:
     """Train students on a dataset and test them.
 
     Arguments:
@@ -133,14 +159,35 @@ def evaluate(dataset: TrainingSet, test: LabelledImages, *, protocol: Protocol, 
         ImagesError: test classes that are not those of the dataset.
         UsageError: a soft protocol for hard labels, or numbers that make no sense.
     """
-    return evaluate_all([(dataset, protocol)], test, runs=runs, steps=steps, side=side, flip=flip,
-                        augment=augment, seed=seed, processes=processes, device=device, progress=progress)[0]
+    return evaluate_all(
+        [(dataset, protocol)],
+        test,
+        runs=runs,
+        steps=steps,
+        side=side,
+        flip=flip,
+        augment=augment,
+        seed=seed,
+        processes=processes,
+        device=device,
+        progress=progress,
+    )[0]
 
 
-def evaluate_all(rows: Sequence[tuple[TrainingSet, Protocol]], test: LabelledImages, *, runs: int = 3,
-                 steps: int | None = None, side: int | None = None, flip: bool = False,
-                 augment: Augmentation = SMALL_AFFINE, seed: int = 0, processes: int = 1, device: str = "cpu",
-                 progress: Progress | None = None) -> list[EvaluationReport]:
+def evaluate_all(
+    rows: Sequence[tuple[TrainingSet, Protocol]],
+    test: LabelledImages,
+    *,
+    runs: int = 3,
+    steps: int | None = None,
+    side: int | None = None,
+    flip: bool = False,
+    augment: Augmentation = SMALL_AFFINE,
+    seed: int = 0,
+    processes: int = 1,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> list[EvaluationReport]:
     """`evaluate` for several datasets, whose students share the processes."""
     steps = students.STEPS if steps is None else steps
     for name, number in (("runs", runs), ("steps", steps), ("processes", processes)):
@@ -152,11 +199,15 @@ def evaluate_all(rows: Sequence[tuple[TrainingSet, Protocol]], test: LabelledIma
         pixels = side or students.default_side(min(dataset.patches().shape[1:3]))
         tested = students.resize_for_student(test.images, pixels), mapped_labels(test, dataset.class_names)
         training = _training(dataset, protocol, pixels, augment)
-        tasks += [Task(*training, *tested, len(dataset.class_names), steps, each, pixels, device)
-                  for each in range(seed, seed + runs)]
+        tasks += [
+            Task(*training, *tested, len(dataset.class_names), steps, each, pixels, device)
+            for each in range(seed, seed + runs)
+        ]
     results = run_students(tasks, processes=processes, progress=progress)
-    return [_report(protocol, tasks[at:at + runs], results[at:at + runs])
-            for at, (_, protocol) in zip(range(0, len(tasks), runs), rows, strict=True)]
+    return [
+        _report(protocol, tasks[at : at + runs], results[at : at + runs])
+        for at, (_, protocol) in zip(range(0, len(tasks), runs), rows, strict=True)
+    ]
 
 
 def mapped_labels(test: LabelledImages, class_names: Sequence[str]) -> NDArray[np.int64]:
@@ -171,18 +222,26 @@ def mapped_labels(test: LabelledImages, class_names: Sequence[str]) -> NDArray[n
     missing = () if numbered else tuple(name for name in ours if name not in theirs)
     extra = () if numbered else tuple(name for name in theirs if name not in ours)
     if missing or extra:
-        parts = [f"{what}: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
-                 for what, names in (("without test images", missing), ("unknown to the dataset", extra))
-                 if names]
-        raise ImagesError(f"the test images have other classes than the dataset; {'; '.join(parts)}",
-                          file=test.source, field="classes", found=len(theirs), expected=len(ours),
-                          hint="Classes are matched by name: rename class folders, or write a classes.json.")
+        parts = [
+            f"{what}: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
+            for what, names in (("without test images", missing), ("unknown to the dataset", extra))
+            if names
+        ]
+        raise ImagesError(
+            f"the test images have other classes than the dataset; {'; '.join(parts)}",
+            file=test.source,
+            field="classes",
+            found=len(theirs),
+            expected=len(ours),
+            hint="Classes are matched by name: rename class folders, or write a classes.json.",
+        )
     places = range(len(ours)) if numbered else [ours.index(name) for name in theirs]
     return np.asarray(np.array(places, np.int64)[test.labels])
 
 
-def _training(dataset: TrainingSet, protocol: Protocol, side: int, augment: Augmentation,
-              ) -> tuple[NDArray[np.uint8], NDArray[Any], Grid | None, Augmentation | None]:
+def _training(
+    dataset: TrainingSet, protocol: Protocol, side: int, augment: Augmentation
+) -> tuple[NDArray[np.uint8], NDArray[Any], Grid | None, Augmentation | None]:
     """Images, targets, grid (only if items are crops) and augmentation of a protocol."""
     if protocol == "H":
         patches = students.resize_for_student(dataset.patches(), side)
@@ -192,11 +251,11 @@ def _training(dataset: TrainingSet, protocol: Protocol, side: int, augment: Augm
         return patches, dataset.probabilities().reshape(len(patches), -1), None, None
     if protocol == "S1":
         return dataset.images, dataset.probabilities(), dataset.grid, augment
-    raise UsageError("an unknown protocol", field="protocol", found=protocol,
-                     expected=", ".join(get_args(Protocol)))
+    raise UsageError("an unknown protocol", field="protocol", found=protocol, expected=", ".join(get_args(Protocol)))
 
 
 # ------------------------------------------------------------------------------------------------ students
+
 
 @dataclass(frozen=True)
 class Task:
@@ -215,9 +274,11 @@ class Task:
     device: str = "cpu"
 
 
-def run_students(tasks: Sequence[Task], *, processes: int = 1,
-                 progress: Progress | None = None) -> list[tuple[float, float]]:
+def run_students(
+    tasks: Sequence[Task], *, processes: int = 1, progress: Progress | None = None
+) -> list[tuple[float, float]]:
     """(accuracy in percent, seconds) of each task, in order. The accuracy does not depend on `processes`."""
+
     def report(done: int) -> None:
         if progress is not None:
             progress("students", done, len(tasks))
@@ -253,13 +314,20 @@ def run_student(task: Task) -> tuple[float, float]:
 
 def _train(task: Task) -> ConvNet:
     if task.crop_grid is None:
-        return students.train(task.images, task.targets, classes=task.classes, steps=task.steps,
-                              seed=task.seed, side=task.side, augment=task.augment, device=task.device)
+        return students.train(
+            task.images,
+            task.targets,
+            classes=task.classes,
+            steps=task.steps,
+            seed=task.seed,
+            side=task.side,
+            augment=task.augment,
+            device=task.device,
+        )
     generator = torch.Generator().manual_seed(task.seed)
     net = students.fresh(task.classes, task.side, task.images, generator)
     batches = crop_batches(task.images, task.targets, task.crop_grid, task.side, generator)
-    return students.fit(net, batches, steps=task.steps, generator=generator, augment=task.augment,
-                        device=task.device)
+    return students.fit(net, batches, steps=task.steps, generator=generator, augment=task.augment, device=task.device)
 
 
 def prepare_process() -> None:
@@ -280,12 +348,22 @@ def prepare_process() -> None:
     mallopt(trim_threshold, 2**30)
 
 
-def _report(protocol: Protocol, tasks: Sequence[Task], results: Sequence[tuple[float, float]],
-            ) -> EvaluationReport:
+def _report(protocol: Protocol, tasks: Sequence[Task], results: Sequence[tuple[float, float]]) -> EvaluationReport:
     first, per_run = tasks[0], tuple(percent for percent, _ in results)
     mean, tested = fmean(per_run), len(first.test_labels)
     widths = "-".join(map(str, students.block_widths(first.side)))
-    return EvaluationReport(mean, stdev(per_run) if len(per_run) > 1 else None, len(per_run), protocol,
-                            students.binomial_error(mean, tested), first.steps, first.side,
-                            f"ConvNet {widths} with GroupNorm", len(first.images), tested,
-                            tuple(task.seed for task in tasks), per_run, sum(spent for _, spent in results))
+    return EvaluationReport(
+        mean,
+        stdev(per_run) if len(per_run) > 1 else None,
+        len(per_run),
+        protocol,
+        students.binomial_error(mean, tested),
+        first.steps,
+        first.side,
+        f"ConvNet {widths} with GroupNorm",
+        len(first.images),
+        tested,
+        tuple(task.seed for task in tasks),
+        per_run,
+        sum(spent for _, spent in results),
+    )

@@ -54,8 +54,7 @@ class ConvNet(nn.Module):
     def __init__(self, classes: int, side: int, width: int = 32) -> None:
         super().__init__()
         if width < GROUPS or width % GROUPS:
-            raise UsageError("no network of this width", field="width", found=width,
-                             expected=f"a multiple of {GROUPS}")
+            raise UsageError("no network of this width", field="width", found=width, expected=f"a multiple of {GROUPS}")
         self.classes, self.side, self.width = classes, side, width
         layers: list[nn.Module] = []
         channels = 3
@@ -91,8 +90,12 @@ class ConvNet(nn.Module):
 def block_widths(side: int, width: int = 32) -> tuple[int, ...]:
     """Channels of each block of a ConvNet for images of `side` pixels. UsageError if none has that side."""
     if not SMALLEST_SIDE <= side <= LARGEST_SIDE or side & (side - 1):
-        raise UsageError("no network for images of this side", field="side", found=side,
-                         expected=f"a power of two from {SMALLEST_SIDE} to {LARGEST_SIDE}")
+        raise UsageError(
+            "no network for images of this side",
+            field="side",
+            found=side,
+            expected=f"a power of two from {SMALLEST_SIDE} to {LARGEST_SIDE}",
+        )
     halvings = side.bit_length() - 1
     if side <= 16:
         return (width,) * (halvings - 1)
@@ -141,8 +144,9 @@ def augmented(pixels: Tensor, augmentation: Augmentation, generator: torch.Gener
     angle = angle * math.radians(augmentation.rotate_degrees)
     cosine, sine = angle.cos() * factor, angle.sin() * factor
     sign = torch.where(mirror, -1.0, 1.0) if augmentation.flip else torch.ones(count)
-    affine = torch.stack([cosine * sign, -sine, 2 * augmentation.shift * across,
-                          sine * sign, cosine, 2 * augmentation.shift * down], 1).reshape(count, 2, 3)
+    affine = torch.stack(
+        [cosine * sign, -sine, 2 * augmentation.shift * across, sine * sign, cosine, 2 * augmentation.shift * down], 1
+    ).reshape(count, 2, 3)
     grid = functional.affine_grid(affine.to(pixels.device), list(pixels.shape), align_corners=False)
     return functional.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
 
@@ -158,8 +162,12 @@ def resize_for_student(images: Images, side: int) -> NDArray[np.uint8]:
     resized = np.empty((len(images), side, side, 3), np.uint8)
     for number, image in enumerate(images):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            raise ImagesError("not an RGB image", field=f"images[{number}]",
-                              found=f"{image.dtype} {image.shape}", expected="uint8 (height, width, 3)")
+            raise ImagesError(
+                "not an RGB image",
+                field=f"images[{number}]",
+                found=f"{image.dtype} {image.shape}",
+                expected="uint8 (height, width, 3)",
+            )
         if image.shape[:2] == (side, side):
             resized[number] = image
         else:
@@ -198,9 +206,18 @@ def shuffled_batches(count: int, batch: int, generator: torch.Generator) -> Iter
         waiting = waiting[batch:]
 
 
-def fit(net: ConvNet, batches: Iterator[tuple[Tensor, Tensor]], *, steps: int, generator: torch.Generator,
-        augment: Augmentation | None = None, label_smoothing: float = 0.0, weight_decay: float = 0.01,
-        device: str = "cpu", progress: Progress | None = None) -> ConvNet:
+def fit(
+    net: ConvNet,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    *,
+    steps: int,
+    generator: torch.Generator,
+    augment: Augmentation | None = None,
+    label_smoothing: float = 0.0,
+    weight_decay: float = 0.01,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> ConvNet:
     """Train `net` in place on `steps` batches and return it in evaluation mode; the last state counts.
 
     `batches` yields pixels (uint8 [B, 3, side, side]) and targets (int64 [B] classes, or float [B, classes]
@@ -237,9 +254,21 @@ def fresh(classes: int, side: int, images: NDArray[np.uint8], generator: torch.G
     return net
 
 
-def train(images: Images, targets: Targets, *, classes: int, steps: int = STEPS, seed: int, side: int,
-          augment: Augmentation | None = None, batch: int = BATCH, label_smoothing: float = 0.0,
-          weight_decay: float = 0.01, device: str = "cpu", progress: Progress | None = None) -> ConvNet:
+def train(
+    images: Images,
+    targets: Targets,
+    *,
+    classes: int,
+    steps: int = STEPS,
+    seed: int,
+    side: int,
+    augment: Augmentation | None = None,
+    batch: int = BATCH,
+    label_smoothing: float = 0.0,
+    weight_decay: float = 0.01,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> ConvNet:
     """Train a student from nothing.
 
     Arguments:
@@ -261,8 +290,17 @@ def train(images: Images, targets: Targets, *, classes: int, steps: int = STEPS,
     planes = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
     chosen = shuffled_batches(len(pixels), min(batch, len(pixels)), generator)
     batches = ((planes[at], wanted[at]) for at in chosen)
-    return fit(net, batches, steps=steps, generator=generator, augment=augment,
-               label_smoothing=label_smoothing, weight_decay=weight_decay, device=device, progress=progress)
+    return fit(
+        net,
+        batches,
+        steps=steps,
+        generator=generator,
+        augment=augment,
+        label_smoothing=label_smoothing,
+        weight_decay=weight_decay,
+        device=device,
+        progress=progress,
+    )
 
 
 def _checked_targets(targets: Targets, count: int, classes: int) -> NDArray[np.int64] | NDArray[np.float32]:
@@ -274,8 +312,12 @@ def _checked_targets(targets: Targets, count: int, classes: int) -> NDArray[np.i
         if count and targets.shape == (count, classes) and np.allclose(targets.sum(1), 1, atol=1e-3):
             return targets.astype(np.float32)
         expected = f"({count}, {classes}) probabilities, or ({count},) integers"
-    raise ImagesError("these targets do not fit the images", field="targets",
-                      found=f"{targets.dtype} {targets.shape}", expected=expected)
+    raise ImagesError(
+        "these targets do not fit the images",
+        field="targets",
+        found=f"{targets.dtype} {targets.shape}",
+        expected=expected,
+    )
 
 
 @torch.no_grad()
@@ -290,13 +332,12 @@ def features(net: ConvNet, images: Images) -> NDArray[np.float32]:
     return _in_batches(net, net.features, net.head.in_features, images)
 
 
-def _in_batches(net: ConvNet, function: Callable[[Tensor], Tensor], width: int,
-                images: Images) -> NDArray[np.float32]:
+def _in_batches(net: ConvNet, function: Callable[[Tensor], Tensor], width: int, images: Images) -> NDArray[np.float32]:
     device = net.mean.device
     result = np.empty((len(images), width), np.float32)
     for start in range(0, len(images), 250):
-        pixels = resize_for_student(images[start:start + 250], net.side).transpose(0, 3, 1, 2)
-        result[start:start + 250] = function(torch.from_numpy(pixels).to(device).float()).cpu().numpy()
+        pixels = resize_for_student(images[start : start + 250], net.side).transpose(0, 3, 1, 2)
+        result[start : start + 250] = function(torch.from_numpy(pixels).to(device).float()).cpu().numpy()
     return result
 
 

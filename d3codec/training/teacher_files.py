@@ -28,9 +28,16 @@ def teacher_bytes(net: ConvNet, class_names: Sequence[str]) -> bytes:
     from safetensors.torch import save
 
     tensors = {name: value.detach().cpu().contiguous() for name, value in net.named_parameters()}
-    described = {"architecture": "convnet", "class_names": list(class_names), "classes": net.classes,
-                 "mean": net.mean.tolist(), "side": net.side, "std": net.std.tolist(), "version": 1,
-                 "width": net.width}
+    described = {
+        "architecture": "convnet",
+        "class_names": list(class_names),
+        "classes": net.classes,
+        "mean": net.mean.tolist(),
+        "side": net.side,
+        "std": net.std.tolist(),
+        "version": 1,
+        "width": net.width,
+    }
     return save(tensors, metadata={METADATA_KEY: _canonical(described)})
 
 
@@ -46,12 +53,17 @@ def read_teacher(path: Path) -> tuple[ConvNet, tuple[str, ...], str]:
         tensors = dict(cast(Any, safetensors).deserialize(data))
     except safetensors.SafetensorError as error:
         raise TeacherError("this is not a sound safetensors file", file=file, found=str(error)) from None
-    header = json.loads(data[8:8 + int.from_bytes(data[:8], "little")])  # safetensors has just checked it
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])  # safetensors has just checked it
     metadata = header.get("__metadata__") or {}
     if set(metadata) != {METADATA_KEY}:
-        raise TeacherError("this file was not written by d3codec train-teacher", file=file,
-                           field="__metadata__", found=", ".join(sorted(metadata)) or "no metadata",
-                           expected=METADATA_KEY, hint="Name a network of your own as module:function.")
+        raise TeacherError(
+            "this file was not written by d3codec train-teacher",
+            file=file,
+            field="__metadata__",
+            found=", ".join(sorted(metadata)) or "no metadata",
+            expected=METADATA_KEY,
+            hint="Name a network of your own as module:function.",
+        )
     described = _described(metadata[METADATA_KEY], file)
     net = _network(described, file)
     _fill(net, tensors, file)
@@ -66,12 +78,14 @@ def _read(path: Path) -> bytes:
     try:
         size = path.stat().st_size
         if size > LARGEST_FILE:
-            raise TeacherError("too large for a teacher", file=str(path), found=f"{size:,} bytes",
-                               expected=f"at most {LARGEST_FILE:,}")
+            raise TeacherError(
+                "too large for a teacher", file=str(path), found=f"{size:,} bytes", expected=f"at most {LARGEST_FILE:,}"
+            )
         return path.read_bytes()
     except FileNotFoundError:
-        raise TeacherError("there is no such teacher", file=str(path),
-                           expected="a file of d3codec train-teacher, or module:function") from None
+        raise TeacherError(
+            "there is no such teacher", file=str(path), expected="a file of d3codec train-teacher, or module:function"
+        ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise TeacherError(f"the teacher cannot be read: {reason}", file=str(path)) from None
@@ -107,21 +121,41 @@ def _described(text: str, file: str) -> dict[str, Any]:
         described = json.loads(text)
         canonical = isinstance(described, dict) and _canonical(described) == text
     except (ValueError, RecursionError) as error:
-        raise TeacherError("the metadata is not JSON", file=file, field=METADATA_KEY,
-                           found=str(error) or type(error).__name__) from None
+        raise TeacherError(
+            "the metadata is not JSON", file=file, field=METADATA_KEY, found=str(error) or type(error).__name__
+        ) from None
     if not canonical:
-        raise TeacherError("the metadata is not canonical JSON", file=file, field=METADATA_KEY,
-                           expected="a map with sorted keys and no spaces")
+        raise TeacherError(
+            "the metadata is not canonical JSON",
+            file=file,
+            field=METADATA_KEY,
+            expected="a map with sorted keys and no spaces",
+        )
     if odd := sorted(set(described) ^ set(_FIELDS)):
-        raise TeacherError("a field of the metadata is missing or unknown", file=file, field=odd[0],
-                           found=", ".join(described), expected=", ".join(_FIELDS))
+        raise TeacherError(
+            "a field of the metadata is missing or unknown",
+            file=file,
+            field=odd[0],
+            found=", ".join(described),
+            expected=", ".join(_FIELDS),
+        )
     for name, (good, expected) in _FIELDS.items():
         if not good(described[name]):
-            raise TeacherError("a field of the metadata is wrong", file=file, field=name,
-                               found=repr(described[name])[:80], expected=expected)
+            raise TeacherError(
+                "a field of the metadata is wrong",
+                file=file,
+                field=name,
+                found=repr(described[name])[:80],
+                expected=expected,
+            )
     if len(described["class_names"]) != described["classes"]:
-        raise TeacherError("not one name a class", file=file, field="class_names",
-                           found=len(described["class_names"]), expected=described["classes"])
+        raise TeacherError(
+            "not one name a class",
+            file=file,
+            field="class_names",
+            found=len(described["class_names"]),
+            expected=described["classes"],
+        )
     return cast(dict[str, Any], described)
 
 
@@ -131,8 +165,9 @@ def _network(described: dict[str, Any], file: str) -> ConvNet:
         with torch.device("meta"):
             net = ConvNet(described["classes"], described["side"], described["width"])
     except D3MError as error:
-        raise TeacherError(error.message, file=file, field=error.field, found=error.found,
-                           expected=error.expected) from None
+        raise TeacherError(
+            error.message, file=file, field=error.field, found=error.found, expected=error.expected
+        ) from None
     net.mean, net.std = torch.tensor(described["mean"]), torch.tensor(described["std"])
     return net
 
@@ -140,15 +175,21 @@ def _network(described: dict[str, Any], file: str) -> ConvNet:
 def _fill(net: ConvNet, tensors: dict[str, Any], file: str) -> None:
     wanted = dict(net.named_parameters())
     if odd := sorted(set(tensors) ^ set(wanted)):
-        raise TeacherError("a tensor is missing or unknown", file=file, field=odd[0],
-                           found=f"{len(tensors)} tensors", expected=f"{len(wanted)} tensors")
+        raise TeacherError(
+            "a tensor is missing or unknown",
+            file=file,
+            field=odd[0],
+            found=f"{len(tensors)} tensors",
+            expected=f"{len(wanted)} tensors",
+        )
     state = {"mean": net.mean, "std": net.std}
     for name, parameter in wanted.items():
         tensor = tensors[name]
         found, expected = [tensor["dtype"], *tensor["shape"]], ["F32", *parameter.shape]
         if found != expected:
-            raise TeacherError("a tensor of another type or shape", file=file, field=name, found=str(found),
-                               expected=str(expected))
+            raise TeacherError(
+                "a tensor of another type or shape", file=file, field=name, found=str(found), expected=str(expected)
+            )
         values = np.frombuffer(tensor["data"], "<f4").astype(np.float32)
         if not np.isfinite(values).all():
             raise TeacherError("a weight is not a finite number", file=file, field=name)

@@ -111,17 +111,21 @@ def match_classes(teacher: Teacher, class_names: Sequence[str]) -> Teacher:
     if known == wanted or (not known and teacher.classes == len(wanted)):
         return teacher
     if not known:
-        raise TeacherError("the teacher knows another number of classes", found=teacher.classes,
-                           expected=len(wanted))
+        raise TeacherError("the teacher knows another number of classes", found=teacher.classes, expected=len(wanted))
     strangers = [name for name in (*wanted, *known) if name not in known or name not in wanted]
     if strangers:
-        raise TeacherError("the teacher was trained on other classes", field=strangers[0],
-                           found=", ".join(known), expected=", ".join(wanted),
-                           hint="Train one on these images: d3codec train-teacher.")
+        raise TeacherError(
+            "the teacher was trained on other classes",
+            field=strangers[0],
+            found=", ".join(known),
+            expected=", ".join(wanted),
+            hint="Train one on these images: d3codec train-teacher.",
+        )
     return ReorderedTeacher(teacher, tuple(known.index(name) for name in wanted), wanted)
 
 
 # ------------------------------------------------------------------------------------------------ training
+
 
 @dataclass(frozen=True)
 class TeacherReport:
@@ -149,18 +153,30 @@ class TeacherReport:
         return asdict(self)
 
     def as_text(self) -> str:
-        quality = f"{self.accuracy_percent:.1f} ± {self.binomial_error:.1f} % of {self.held_out} held-out " \
-            "images right" if self.accuracy_percent is not None else \
-            "nothing held out to test it on: every class has fewer than ten images"
-        return (f"{self.path}: {self.bytes:,} bytes, {self.classes} classes at {self.side} x {self.side} "
-                f"pixels\ntrained on {self.trained_on:,} images, {self.steps:,} steps, {self.seconds:.0f} s; "
-                f"{quality}")
+        quality = (
+            f"{self.accuracy_percent:.1f} ± {self.binomial_error:.1f} % of {self.held_out} held-out images right"
+            if self.accuracy_percent is not None
+            else "nothing held out to test it on: every class has fewer than ten images"
+        )
+        return (
+            f"{self.path}: {self.bytes:,} bytes, {self.classes} classes at {self.side} x {self.side} "
+            f"pixels\ntrained on {self.trained_on:,} images, {self.steps:,} steps, {self.seconds:.0f} s; "
+            f"{quality}"
+        )
 
 
-def train_teacher(images: LabelledImages, output: str | Path, *, side: int | None = None, steps: int = STEPS,
-                  seed: int = 0, augment: Augmentation | None = students.SMALL_AFFINE,
-                  label_smoothing: float = 0.0, device: str = "cpu",
-                  progress: Progress | None = None) -> TeacherReport:
+def train_teacher(
+    images: LabelledImages,
+    output: str | Path,
+    *,
+    side: int | None = None,
+    steps: int = STEPS,
+    seed: int = 0,
+    augment: Augmentation | None = students.SMALL_AFFINE,
+    label_smoothing: float = 0.0,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> TeacherReport:
     """Train a ConvNet on images and save it.
 
     One image in ten of every class is held out for good: the saved network has not seen them, and it is the
@@ -177,24 +193,46 @@ def train_teacher(images: LabelledImages, output: str | Path, *, side: int | Non
     """
     target = Path(output)
     if not target.parent.is_dir():
-        raise OutputError("there is no such folder", file=str(target.parent),
-                          hint=f"Make it first: mkdir -p {target.parent}")
+        raise OutputError(
+            "there is no such folder", file=str(target.parent), hint=f"Make it first: mkdir -p {target.parent}"
+        )
     started = time.perf_counter()
     side = side or students.default_side(min(min(image.shape[:2]) for image in images.images))
     pixels = students.resize_for_student(images.images, side)
     kept, held = hold_out(images.labels, seed)
     with students.one_thread():
-        net = students.train(pixels[kept], images.labels[kept], classes=len(images.class_names), steps=steps,
-                             seed=seed, side=side, augment=augment, label_smoothing=label_smoothing,
-                             device=device, progress=progress)
+        net = students.train(
+            pixels[kept],
+            images.labels[kept],
+            classes=len(images.class_names),
+            steps=steps,
+            seed=seed,
+            side=side,
+            augment=augment,
+            label_smoothing=label_smoothing,
+            device=device,
+            progress=progress,
+        )
         right = None
         if len(held):
             right = students.accuracy(students.predict(net, pixels[held]), images.labels[held])
     data = teacher_bytes(net, images.class_names)
     save_atomically(target, data)
     error = None if right is None else students.binomial_error(right, len(held))
-    return TeacherReport(str(target), right, error, len(held), len(kept), net.classes, side, steps, seed,
-                         round(time.perf_counter() - started, 2), len(data), hashlib.sha256(data).hexdigest())
+    return TeacherReport(
+        str(target),
+        right,
+        error,
+        len(held),
+        len(kept),
+        net.classes,
+        side,
+        steps,
+        seed,
+        round(time.perf_counter() - started, 2),
+        len(data),
+        hashlib.sha256(data).hexdigest(),
+    )
 
 
 def hold_out(labels: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -203,11 +241,12 @@ def hold_out(labels: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], N
     inside = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         members = draw.permutation(np.flatnonzero(labels == label))
-        inside[members[:len(members) // HELD_OUT]] = True
+        inside[members[: len(members) // HELD_OUT]] = True
     return np.flatnonzero(~inside), np.flatnonzero(inside)
 
 
 # ------------------------------------------------------------------------------------------------- loading
+
 
 def load_teacher(spec: str | Path) -> Teacher:
     """The teacher that `spec` names.
@@ -243,9 +282,13 @@ def _imported(spec: str) -> Teacher:
         try:
             module = importlib.import_module(module_name)
         except Exception as error:  # somebody else's code: it may raise anything
-            raise TeacherError(f"the module cannot be imported: {error}", file=spec, field=module_name,
-                               found=type(error).__name__, hint="It is looked for among the installed "
-                               "packages and in the current folder.") from error
+            raise TeacherError(
+                f"the module cannot be imported: {error}",
+                file=spec,
+                field=module_name,
+                found=type(error).__name__,
+                hint="It is looked for among the installed packages and in the current folder.",
+            ) from error
         if not hasattr(module, name):
             raise TeacherError("the module has no such function", file=spec, field=name)
         found = getattr(module, name)
@@ -253,8 +296,9 @@ def _imported(spec: str) -> Teacher:
             try:
                 found = found()
             except Exception as error:
-                raise TeacherError(f"the function failed: {error}", file=spec, field=name,
-                                   found=type(error).__name__) from error
+                raise TeacherError(
+                    f"the function failed: {error}", file=spec, field=name, found=type(error).__name__
+                ) from error
     return _as_teacher(found, spec)
 
 
@@ -274,9 +318,12 @@ def _as_teacher(found: Any, spec: str) -> Teacher:
     if isinstance(found, ConvNetTeacher | FunctionTeacher | ReorderedTeacher):
         return found
     if not callable(found) or isinstance(found, type) or not _takes(found, 1):
-        raise TeacherError("this is not a teacher", file=spec, found=type(found).__name__,
-                           expected="a function of uint8 images (N, height, width, 3) that returns logits "
-                                    "(N, classes)")
+        raise TeacherError(
+            "this is not a teacher",
+            file=spec,
+            found=type(found).__name__,
+            expected="a function of uint8 images (N, height, width, 3) that returns logits (N, classes)",
+        )
     names = tuple(getattr(found, "class_names", ()))
     if _is_teacher(found):
         return FunctionTeacher(found, found.classes, spec, names)
@@ -284,8 +331,7 @@ def _as_teacher(found: Any, spec: str) -> Teacher:
     return FunctionTeacher(found, probe.shape[1], spec, names)
 
 
-def _asked(function: Callable[..., Any], images: Images, spec: str,
-           classes: int | None) -> NDArray[np.float32]:
+def _asked(function: Callable[..., Any], images: Images, spec: str, classes: int | None) -> NDArray[np.float32]:
     """What a function answers, checked; torch tensors are taken too."""
     try:
         with torch.no_grad():
@@ -297,8 +343,12 @@ def _asked(function: Callable[..., Any], images: Images, spec: str,
         raise TeacherError(f"the teacher failed: {error}", file=spec, found=type(error).__name__) from error
     expected = len(images), classes or (logits.shape[1] if logits.ndim == 2 else 0)
     if logits.shape != expected or not logits.size:
-        raise TeacherError("the teacher's answer has another shape", file=spec, found=str(logits.shape),
-                           expected=f"({len(images)}, {classes or 'classes'})")
+        raise TeacherError(
+            "the teacher's answer has another shape",
+            file=spec,
+            found=str(logits.shape),
+            expected=f"({len(images)}, {classes or 'classes'})",
+        )
     if not np.isfinite(logits).all():
         raise TeacherError("the teacher gives logits that are not finite", file=spec, found="infinite or NaN")
     return logits

@@ -54,8 +54,13 @@ def greys(folder: Path) -> Path:
     return folder
 
 
-def bare_file(path: Path, names: tuple[str, ...] = ("zero", "one", "two"), ids: tuple[str, ...] | None = None,
-              about: About | None = None, **options: Any) -> Path:
+def bare_file(
+    path: Path,
+    names: tuple[str, ...] = ("zero", "one", "two"),
+    ids: tuple[str, ...] | None = None,
+    about: About | None = None,
+    **options: Any,
+) -> Path:
     """A sound file whose generator is nowhere."""
     group, rows = make_group(Path(), classes=len(names), generator=bytes(32), **options)
     records = [ClassRecord(*pair) for pair in zip(ids or [""] * len(names), names, strict=True)]

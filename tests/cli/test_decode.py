@@ -65,8 +65,20 @@ def test_a_sheet_alone(tiny, here, tmp_path):
 
 def test_a_part_has_the_pixels_of_the_whole(tiny, here, tmp_path):
     call("decode", tiny.file, "-o", tmp_path / "whole", *here, "-q")
-    result = call("decode", tiny.file, "-o", tmp_path / "part", "--classes", "thing 2, 0", "--limit", "2",
-                  "--batch-size", "3", *here, "-q")
+    result = call(
+        "decode",
+        tiny.file,
+        "-o",
+        tmp_path / "part",
+        "--classes",
+        "thing 2, 0",
+        "--limit",
+        "2",
+        "--batch-size",
+        "3",
+        *here,
+        "-q",
+    )
     assert result.exit_code == 0
     part = tmp_path / "part"
     names = [path.relative_to(part).as_posix() for path in sorted(part.glob("*/*.png"))]
@@ -82,8 +94,7 @@ def test_a_fast_decode(tiny, here, tmp_path):
     assert facts["images"] == 3
 
 
-@pytest.mark.parametrize(("classes", "positions"),
-                         [("two", [2]), ("1", [1]), ("0, n2", [0, 1]), ("one,zero", [0, 1])])
+@pytest.mark.parametrize(("classes", "positions"), [("two", [2]), ("1", [1]), ("0, n2", [0, 1]), ("one,zero", [0, 1])])
 def test_names_and_ids_come_before_positions(tmp_path, classes, positions):
     from d3codec.cli.decode import class_positions
     from d3codec.dataset import load
@@ -94,18 +105,22 @@ def test_names_and_ids_come_before_positions(tmp_path, classes, positions):
     assert class_positions(load(tricky), "2,0") == [0, 2]
 
 
-@pytest.mark.parametrize(("arguments", "code", "message"), [
-    ([], 2, "say where to"),
-    (["-o", "out", "--classes", "thinq 1"], 2, "There is: thing 1"),
-    (["-o", "out", "--classes", "3"], 2, "no such class"),
-    (["-o", "out", "--classes", ""], 2, "no such class"),
-    (["-o", "full"], 1, "something else"),
-    (["-o", "file"], 1, "a folder is needed"),
-    (["-o", "full", "--format", "npz"], 1, "a file is needed"),
-    (["-o", "file/below"], 1, "file"),
-    (["-o", "/proc/no/out"], 1, "/proc/no"),
-    (["--contact-sheet", "full"], 1, "full"),
-    (["-o", "out", "--generator", "nowhere"], 4, "nowhere")])
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "say where to"),
+        (["-o", "out", "--classes", "thinq 1"], 2, "There is: thing 1"),
+        (["-o", "out", "--classes", "3"], 2, "no such class"),
+        (["-o", "out", "--classes", ""], 2, "no such class"),
+        (["-o", "full"], 1, "something else"),
+        (["-o", "file"], 1, "a folder is needed"),
+        (["-o", "full", "--format", "npz"], 1, "a file is needed"),
+        (["-o", "file/below"], 1, "file"),
+        (["-o", "/proc/no/out"], 1, "/proc/no"),
+        (["--contact-sheet", "full"], 1, "full"),
+        (["-o", "out", "--generator", "nowhere"], 4, "nowhere"),
+    ],
+)
 def test_what_cannot_be_done_is_told(tiny, tmp_path, monkeypatch, arguments, code, message):
     """And leaves nothing behind, nor changes what is there."""
     monkeypatch.chdir(tmp_path)
@@ -124,8 +139,10 @@ def test_what_cannot_be_done_is_told(tiny, tmp_path, monkeypatch, arguments, cod
     assert (tmp_path / "full" / "letter.txt").read_text() == "keep me"
 
 
-@pytest.mark.parametrize(("name", "code", "error"), [
-    ("none.d3m", 4, "E_MISSING_FILE"), (".", 2, "E_USAGE"), ("damaged.d3m", 3, "E_SECTION_CRC")])
+@pytest.mark.parametrize(
+    ("name", "code", "error"),
+    [("none.d3m", 4, "E_MISSING_FILE"), (".", 2, "E_USAGE"), ("damaged.d3m", 3, "E_SECTION_CRC")],
+)
 def test_files_that_are_none(tiny, tmp_path, name, code, error):
     data = bytearray(tiny.file.read_bytes())
     data[D3MFile.open(tiny.file).head_bytes + 40] ^= 1
@@ -140,9 +157,13 @@ def test_ctrl_c_leaves_a_folder_that_the_next_run_finishes(tiny, tmp_path):
     file = make_file(tmp_path / "long.d3m", tiny.pipeline, ipc=100, steps=4, labels="h", pixels=False)
     out = tmp_path / "out"
     arguments = ["decode", file, "-o", out, "--generator", tiny.pipeline, "--device", "cpu"]
-    process = subprocess.Popen([*COMMAND, *map(str, arguments)], text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     deadline = time.monotonic() + 60
     while len(list(out.glob("*/*.png"))) < 10:
         assert process.poll() is None, process.communicate()

@@ -9,8 +9,22 @@ from cli.commands import answer, call, greys
 
 from d3codec.format.file import D3MFile
 
-FEW = ["--template", "a *", "--initial-token", "b", "--guidance", "2", "--steps", "3", "--resolution", "8",
-       "--inversion-steps", "4", "--device", "cpu"]
+FEW = [
+    "--template",
+    "a *",
+    "--initial-token",
+    "b",
+    "--guidance",
+    "2",
+    "--steps",
+    "3",
+    "--resolution",
+    "8",
+    "--inversion-steps",
+    "4",
+    "--device",
+    "cpu",
+]
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +52,27 @@ def test_a_teacher_in_json(images, tmp_path):
 
 def test_encode_and_what_it_reports(images, teacher, tiny, tmp_path):
     out, report = tmp_path / "greys.d3m", tmp_path / "report.json"
-    result = call("encode", images, "-o", out, "--method", "d3m", "--generator", tiny.pipeline, "--ipc", "2",
-                  "--teacher", teacher, *FEW, "--licence", "CC0-1.0", "--source", "greys", "--report", report)
+    result = call(
+        "encode",
+        images,
+        "-o",
+        out,
+        "--method",
+        "d3m",
+        "--generator",
+        tiny.pipeline,
+        "--ipc",
+        "2",
+        "--teacher",
+        teacher,
+        *FEW,
+        "--licence",
+        "CC0-1.0",
+        "--source",
+        "greys",
+        "--report",
+        report,
+    )
     assert result.exit_code == 0, result.output
     assert str(out) in result.stdout
     assert "invert" in result.stderr  # progress
@@ -54,12 +87,43 @@ def test_encode_and_what_it_reports(images, teacher, tiny, tmp_path):
     assert proof["pixels"] == "proved"
 
     for protocol in ("H", "S0", "S1"):
-        found = answer("evaluate", out, "--test", images, "--protocol", protocol, "--runs", "1", "-q",
-                       "--steps", "3", "--generator", tiny.pipeline, "--device", "cpu", "--processes", "1")
+        found = answer(
+            "evaluate",
+            out,
+            "--test",
+            images,
+            "--protocol",
+            protocol,
+            "--runs",
+            "1",
+            "-q",
+            "--steps",
+            "3",
+            "--generator",
+            tiny.pipeline,
+            "--device",
+            "cpu",
+            "--processes",
+            "1",
+        )
         assert (found["protocol"], found["runs"], found["steps"]) == (protocol, 1, 3)
         assert 0 <= found["accuracy_percent"] <= 100
-    result = call("evaluate", out, "--test", images, "--protocol", "H", "--runs", "2", "--steps", "2",
-                  "--processes", "1", "--device", "cpu")
+    result = call(
+        "evaluate",
+        out,
+        "--test",
+        images,
+        "--protocol",
+        "H",
+        "--runs",
+        "2",
+        "--steps",
+        "2",
+        "--processes",
+        "1",
+        "--device",
+        "cpu",
+    )
     assert result.exit_code == 0, result.output
     assert "2 runs" in result.stdout
     assert "students: 2/2" in result.stderr
@@ -70,12 +134,54 @@ def test_every_option_reaches_the_encoder(images, teacher, tiny, tmp_path):
     ids.write_text("n1\nn2\nn3\n")
     work = tmp_path / "work"
     facts = answer(
-        "encode", images, "-o", tmp_path / "x.d3m", "--generator", tiny.pipeline, "--teacher", teacher,
-        "--ipc", "1", *FEW, "--grid", "1", "--cast", "stored", "--bits", "3", "--labels", "hard",
-        "--noise-key", str(2**64 - 1), "--crops", "1", "--crop-scale", "1", "1", "--patches-per-class", "5",
-        "--inversion-batch", "6", "--learning-rate", "0.05", "--seed", "4", "--leaf-bytes", "0",
-        "--class-ids", ids, "--authority", "ours", "--work", work, "--keep-work", "--restart",
-        "--on-error", "skip", "-q")
+        "encode",
+        images,
+        "-o",
+        tmp_path / "x.d3m",
+        "--generator",
+        tiny.pipeline,
+        "--teacher",
+        teacher,
+        "--ipc",
+        "1",
+        *FEW,
+        "--grid",
+        "1",
+        "--cast",
+        "stored",
+        "--bits",
+        "3",
+        "--labels",
+        "hard",
+        "--noise-key",
+        str(2**64 - 1),
+        "--crops",
+        "1",
+        "--crop-scale",
+        "1",
+        "1",
+        "--patches-per-class",
+        "5",
+        "--inversion-batch",
+        "6",
+        "--learning-rate",
+        "0.05",
+        "--seed",
+        "4",
+        "--leaf-bytes",
+        "0",
+        "--class-ids",
+        ids,
+        "--authority",
+        "ours",
+        "--work",
+        work,
+        "--keep-work",
+        "--restart",
+        "--on-error",
+        "skip",
+        "-q",
+    )
     file = D3MFile.open(tmp_path / "x.d3m")
     (group,) = file.content.groups
     assert group.images.grid == (1, 1)
@@ -88,25 +194,53 @@ def test_every_option_reaches_the_encoder(images, teacher, tiny, tmp_path):
     options = facts["options"]
     assert (options["crops"], options["crop_scale"], options["patches_per_class"]) == (1, [1.0, 1.0], 5)
     assert (options["inversion_batch"], options["learning_rate"], options["seed"]) == (6, 0.05, 4)
-    result = call("evaluate", tmp_path / "x.d3m", "--test", images, "--protocol", "S0",
-                  "--generator", tiny.pipeline, "--device", "cpu", "-q")
+    result = call(
+        "evaluate",
+        tmp_path / "x.d3m",
+        "--test",
+        images,
+        "--protocol",
+        "S0",
+        "--generator",
+        tiny.pipeline,
+        "--device",
+        "cpu",
+        "-q",
+    )
     assert result.exit_code == 2
     assert "hard labels" in result.stderr
 
 
-@pytest.mark.parametrize(("change", "code", "message"), [
-    (["--teacher", "none.safetensors"], 1, "none.safetensors"),
-    (["--teacher", "no.such.module:teacher"], 1, "no.such.module"),
-    (["--generator", "no/such"], 4, "no/such"),
-    (["--grid", "3"], 2, "resolution"),
-    (["--bits", "9"], 2, "--bits"),
-    (["--ipc", "0"], 2, "--ipc"),
-    (["-o", "no/folder/x.d3m"], 1, "no/folder"),
-    (["--class-ids", "none.txt"], 2, "none.txt")])
+@pytest.mark.parametrize(
+    ("change", "code", "message"),
+    [
+        (["--teacher", "none.safetensors"], 1, "none.safetensors"),
+        (["--teacher", "no.such.module:teacher"], 1, "no.such.module"),
+        (["--generator", "no/such"], 4, "no/such"),
+        (["--grid", "3"], 2, "resolution"),
+        (["--bits", "9"], 2, "--bits"),
+        (["--ipc", "0"], 2, "--ipc"),
+        (["-o", "no/folder/x.d3m"], 1, "no/folder"),
+        (["--class-ids", "none.txt"], 2, "none.txt"),
+    ],
+)
 def test_what_cannot_be_encoded_is_told(images, teacher, tiny, tmp_path, monkeypatch, change, code, message):
     monkeypatch.chdir(tmp_path)
-    result = call("encode", images, "-o", "x.d3m", "--generator", tiny.pipeline, "--teacher", teacher,
-                  "--ipc", "2", *FEW, *change, "-q")
+    result = call(
+        "encode",
+        images,
+        "-o",
+        "x.d3m",
+        "--generator",
+        tiny.pipeline,
+        "--teacher",
+        teacher,
+        "--ipc",
+        "2",
+        *FEW,
+        *change,
+        "-q",
+    )
     assert result.exit_code == code, result.output
     assert message in result.stderr
     assert "Traceback" not in result.output

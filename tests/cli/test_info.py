@@ -19,8 +19,11 @@ def test_json_has_what_the_contract_names(bare):
     assert (facts["classes"], facts["images_per_class"], facts["images"]) == (3, 4, 12)
     assert (facts["label_kind"], facts["profile"], facts["method"]) == ("quantized", "reproducible", None)
     assert [set(section) for section in facts["sections"]] == [{"name", "bytes", "raw_bytes", "group"}] * 3
-    assert [(section["name"], section["group"]) for section in facts["sections"]] == \
-        [("cls", None), ("emb", 0), ("lab", 0)]
+    assert [(section["name"], section["group"]) for section in facts["sections"]] == [
+        ("cls", None),
+        ("emb", 0),
+        ("lab", 0),
+    ]
     labels = facts["sections"][2]
     assert labels["raw_bytes"] == 144
     assert labels["bytes"] < 40  # all zeros, and stored sizes are told
@@ -30,8 +33,14 @@ def test_json_has_what_the_contract_names(bare):
 
 
 def test_what_the_file_says_of_itself(tmp_path):
-    about = About(licence="CC0-1.0", method="d3m", claims={"student": "97 %"}, source="somewhere",
-                  fingerprint="a machine", pixels=bytes(32))
+    about = About(
+        licence="CC0-1.0",
+        method="d3m",
+        claims={"student": "97 %"},
+        source="somewhere",
+        fingerprint="a machine",
+        pixels=bytes(32),
+    )
     path = bare_file(tmp_path / "said.d3m", about=about, labels="h")
     facts = answer("info", path)
     assert (facts["licence"], facts["method"], facts["claims"]) == ("CC0-1.0", "d3m", {"student": "97 %"})
@@ -49,9 +58,15 @@ def test_view_for_people(bare):
     lines = result.stdout.splitlines()
     size = bare.stat().st_size
     assert lines[0] == f"{bare}: {size:,} bytes, version 0.1, 3 classes x 4 images"
-    for piece in ("zero, one, two", "4 a class, 8x8 pixels, 2x2 patches", "quantized, 3 logits a patch",
-                  "learned, 2 tokens a class", "DDIM, 3 steps, guidance 2", "00000000 (cast f16)",
-                  D3MFile.open(bare).content_id):
+    for piece in (
+        "zero, one, two",
+        "4 a class, 8x8 pixels, 2x2 patches",
+        "quantized, 3 logits a patch",
+        "learned, 2 tokens a class",
+        "DDIM, 3 steps, guidance 2",
+        "00000000 (cast f16)",
+        D3MFile.open(bare).content_id,
+    ):
         assert piece in result.stdout
     table = {line.split()[0]: line.split()[1] for line in lines[3:7]}
     assert sum(int(cell.replace(",", "")) for cell in table.values()) == size

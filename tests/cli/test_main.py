@@ -22,8 +22,10 @@ from d3codec.format.manifest import About
 
 def test_the_command_and_the_module_are_one(bare):
     installed = os.path.join(os.path.dirname(sys.executable), "d3codec")  # noqa: PTH118, PTH120
-    shown = [subprocess.run([*start, "info", str(bare), "--json"], capture_output=True, check=True).stdout
-             for start in ([installed], COMMAND)]
+    shown = [
+        subprocess.run([*start, "info", str(bare), "--json"], capture_output=True, check=True).stdout
+        for start in ([installed], COMMAND)
+    ]
     assert shown[0] == shown[1]
     assert json.loads(shown[0])["classes"] == 3
     assert run("--version").stdout == f"d3codec, version {d3codec.__version__}\n"
@@ -37,10 +39,20 @@ def test_help_everywhere(arguments):
     assert "--help" in result.stdout
 
 
-@pytest.mark.parametrize("arguments", [
-    ["nothing"], ["--nothing"], ["info"], ["info", "--nothing"], ["evaluate", "x.d3m", "--test", "x"],
-    ["decode", "x.d3m", "--limit", "0", "-o", "x"], ["decode", "x.d3m", "--format", "gif", "-o", "x"],
-    ["decode", "x.d3m"], ["encode", "x"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nothing"],
+        ["--nothing"],
+        ["info"],
+        ["info", "--nothing"],
+        ["evaluate", "x.d3m", "--test", "x"],
+        ["decode", "x.d3m", "--limit", "0", "-o", "x"],
+        ["decode", "x.d3m", "--format", "gif", "-o", "x"],
+        ["decode", "x.d3m"],
+        ["encode", "x"],
+    ],
+)
 def test_misuse_is_2(arguments):
     result = call(*arguments)
     assert result.exit_code == 2
@@ -58,8 +70,7 @@ def test_errors_go_to_stderr_or_as_json_to_stdout(tmp_path):
     assert result.stderr == f"error: {none}: no such file\n"
     result = call("info", none, "--json")
     assert (result.exit_code, result.stderr) == (4, "")
-    assert json.loads(result.stdout) == \
-        {"error": "E_MISSING_FILE", "message": "no such file", "file": str(none)}
+    assert json.loads(result.stdout) == {"error": "E_MISSING_FILE", "message": "no such file", "file": str(none)}
 
 
 def test_long_messages_are_not_wrapped(tmp_path):
@@ -76,6 +87,7 @@ def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------- terminals
+
 
 def on_a_terminal(arguments, **changes):
     """stderr of a command that runs on a terminal of 80 columns."""
@@ -97,8 +109,7 @@ def on_a_terminal(arguments, **changes):
     return shown.decode()
 
 
-@pytest.mark.parametrize(("changes", "coloured"),
-                         [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+@pytest.mark.parametrize(("changes", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
 def test_colours_only_where_they_are_wanted(tmp_path, changes, coloured):
     shown = on_a_terminal(["info", str(tmp_path / "none.d3m")], **changes)
     assert "no such file" in shown
@@ -146,9 +157,9 @@ def test_lines_where_there_is_no_terminal(capsys, monkeypatch):
 
 # ------------------------------------------------------------------------------------------------- odd ends
 
+
 def test_a_reader_that_goes_away_is_no_error(bare):
-    process = subprocess.Popen([*COMMAND, "info", str(bare), "--bytes"], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE)
+    process = subprocess.Popen([*COMMAND, "info", str(bare), "--bytes"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     _, said = process.communicate(timeout=60)
     assert said == b""
@@ -156,11 +167,13 @@ def test_a_reader_that_goes_away_is_no_error(bare):
 
 
 def test_a_fault_is_one_message_unless_debugging():
-    code = ("import sys, d3codec.dataset\n"
-            "def broken(*_, **__): raise ZeroDivisionError('on purpose')\n"
-            "d3codec.dataset.load = broken\n"
-            "from d3codec.cli.main import main\n"
-            "main(['info', 'x.d3m'])\n")
+    code = (
+        "import sys, d3codec.dataset\n"
+        "def broken(*_, **__): raise ZeroDivisionError('on purpose')\n"
+        "d3codec.dataset.load = broken\n"
+        "from d3codec.cli.main import main\n"
+        "main(['info', 'x.d3m'])\n"
+    )
     command = [sys.executable, "-c", code]
     quiet = subprocess.run(command, capture_output=True, text=True, env=environment(D3CODEC_DEBUG="0"))
     assert quiet.returncode == 1
@@ -192,17 +205,20 @@ main({arguments!r})
 """
 
 
-@pytest.mark.parametrize(("names", "arguments", "extra"), [
-    (["torch"], ["decode", "FILE", "-o", "out"], "decode"),
-    (["torch"], ["decode", "FILE", "--contact-sheet", "sheet.png"], "decode"),
-    (["torch"], ["verify", "FILE", "--decode", "all"], "decode"),
-    (["torch"], ["demo", "-o", "out"], "demo"),
-    (["torch"], ["train-teacher", "IMAGES", "-o", "t.safetensors"], "encode"),
-    (["torch"], ["encode", "IMAGES", "-o", "x.d3m", "--teacher", "t", "--ipc", "1"], "encode"),
-    (["torch"], ["evaluate", "FILE", "--test", "IMAGES", "--protocol", "H"], "decode"),
-    (["aiohttp"], ["info", "https://example.org/x.d3m"], "remote"),
-    (["aiohttp"], ["verify", "http://example.org/x.d3m"], "remote"),
-])
+@pytest.mark.parametrize(
+    ("names", "arguments", "extra"),
+    [
+        (["torch"], ["decode", "FILE", "-o", "out"], "decode"),
+        (["torch"], ["decode", "FILE", "--contact-sheet", "sheet.png"], "decode"),
+        (["torch"], ["verify", "FILE", "--decode", "all"], "decode"),
+        (["torch"], ["demo", "-o", "out"], "demo"),
+        (["torch"], ["train-teacher", "IMAGES", "-o", "t.safetensors"], "encode"),
+        (["torch"], ["encode", "IMAGES", "-o", "x.d3m", "--teacher", "t", "--ipc", "1"], "encode"),
+        (["torch"], ["evaluate", "FILE", "--test", "IMAGES", "--protocol", "H"], "decode"),
+        (["aiohttp"], ["info", "https://example.org/x.d3m"], "remote"),
+        (["aiohttp"], ["verify", "http://example.org/x.d3m"], "remote"),
+    ],
+)
 def test_a_missing_extra_is_4_with_the_command_that_helps(tmp_path, names, arguments, extra):
     file = bare_file(tmp_path / "bare.d3m", about=About(fingerprint="a machine", pixels=bytes(32)))
     places = {"FILE": str(file), "IMAGES": str(greys(tmp_path / "images"))}
@@ -224,11 +240,13 @@ def test_info_and_verify_need_no_torch(bare):
 
 def test_ctrl_c_before_anything_is_done(bare):
     """A command without work to save says so shortly; nothing like a traceback."""
-    code = ("import d3codec.dataset\n"
-            "def interrupted(*_, **__): raise KeyboardInterrupt\n"
-            "d3codec.dataset.load = interrupted\n"
-            "from d3codec.cli.main import main\n"
-            "main(['info', 'x.d3m', '--json'])\n")
+    code = (
+        "import d3codec.dataset\n"
+        "def interrupted(*_, **__): raise KeyboardInterrupt\n"
+        "d3codec.dataset.load = interrupted\n"
+        "from d3codec.cli.main import main\n"
+        "main(['info', 'x.d3m', '--json'])\n"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 130
     assert result.stderr.strip() == "interrupted"
@@ -271,5 +289,3 @@ def test_main_takes_arguments(bare, capsys):
         main(["info", str(bare), "--json"])
     assert ended.value.code == 0
     assert json.loads(capsys.readouterr().out)["classes"] == 3
-
-

@@ -42,10 +42,17 @@ def test_a_damaged_file(damaged):
     assert "content_id" not in facts
 
 
-@pytest.mark.parametrize(("change", "error"), [
-    (lambda data: data[:20], "E_SHORT"), (lambda data: b"GIF89a" + data[6:], "E_MAGIC"),
-    (lambda data: data[:-1], "E_LENGTH"), (lambda data: data + b"\0", "E_LENGTH"),
-    (lambda data: data[:40] + b"\xff" + data[41:], "E_HEAD_CRC"), (lambda data: b"", "E_SHORT")])
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda data: data[:20], "E_SHORT"),
+        (lambda data: b"GIF89a" + data[6:], "E_MAGIC"),
+        (lambda data: data[:-1], "E_LENGTH"),
+        (lambda data: data + b"\0", "E_LENGTH"),
+        (lambda data: data[:40] + b"\xff" + data[41:], "E_HEAD_CRC"),
+        (lambda data: b"", "E_SHORT"),
+    ],
+)
 def test_damage_anywhere_is_3_with_its_code(bare, change, error):
     bare.write_bytes(change(bare.read_bytes()))
     assert answer("verify", bare, code=3)["error"] == error
@@ -73,8 +80,9 @@ def test_several_files_and_the_worst_code(bare, damaged, tmp_path):
     assert call("verify", bare, bare).exit_code == 0
 
 
-@pytest.mark.parametrize("arguments", [
-    ["--decode"], ["--decode", "some"], ["--decode", "0"], ["--decode", "-1"], ["--decode", "1.5"], []])
+@pytest.mark.parametrize(
+    "arguments", [["--decode"], ["--decode", "some"], ["--decode", "0"], ["--decode", "-1"], ["--decode", "1.5"], []]
+)
 def test_decode_takes_a_value(bare, arguments):
     files = [bare] if arguments else []
     result = call("verify", *files, *arguments)

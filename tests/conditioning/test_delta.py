@@ -41,7 +41,7 @@ def least_error(row: np.ndarray, bits: int) -> float:
     """The least squared error that any float16 scale gives: every one of them tried."""
     scales = np.arange(1, 0x7C00, dtype="<u2").view("<f2").astype(np.float64)
     scales = scales[(scales > np.abs(row).max() / 600) & (scales < 2.1 * np.abs(row).max())]
-    levels = (np.arange(2**bits) - (2**bits - 1) / 2)
+    levels = np.arange(2**bits) - (2**bits - 1) / 2
     best = np.inf
     for scale in scales:
         grid = levels * scale
@@ -62,7 +62,7 @@ def test_layout_of_three_bits() -> None:
 
 
 def test_layout_of_two_bits_in_two_rows_and_slots() -> None:
-    data = bytes.fromhex("003c 1b" "0040 e4")
+    data = bytes.fromhex("003c 1b0040 e4")
     assert delta.decode(data, 2, 2, 2, 2).tolist() == [[[1.5, 0.5], [-0.5, -1.5]], [[-3, -1], [1, 3]]]
     assert delta.encode(delta.decode(data, 2, 2, 2, 2), 2) == data
 
@@ -74,7 +74,7 @@ def test_decoding_is_exact(section: tuple[bytes, tuple[int, int, int], int]) -> 
     found = delta.decode(data, rows, slots, width, bits)
     size = delta.row_bytes(slots, width, bits)
     for number, row in enumerate(found.reshape(rows, slots * width).tolist()):
-        raw = data[number * size:(number + 1) * size]
+        raw = data[number * size : (number + 1) * size]
         scale = Fraction(float(np.frombuffer(raw[:2], "<f2")[0]))
         packed = int.from_bytes(raw[2:], "little")
         codes = [packed >> place * bits & (2**bits - 1) for place in range(slots * width)]
@@ -113,8 +113,8 @@ def test_padding_is_zero_and_scales_are_sound(values: np.ndarray, bits: int) -> 
     data, size = delta.encode(values, bits), delta.row_bytes(slots, width, bits)
     assert len(data) == rows * size
     for start in range(0, len(data), size):
-        assert int.from_bytes(data[start + 2:start + size], "little") >> slots * width * bits == 0
-        scale = float(np.frombuffer(data[start:start + 2], "<f2")[0])
+        assert int.from_bytes(data[start + 2 : start + size], "little") >> slots * width * bits == 0
+        scale = float(np.frombuffer(data[start : start + 2], "<f2")[0])
         assert 0 < scale < np.inf
 
 
@@ -135,9 +135,13 @@ def test_every_value_takes_its_nearest_level(values: np.ndarray, bits: int) -> N
 @pytest.mark.parametrize("kind", ["normal", "laplace", "uniform", "spike", "cauchy"])
 def test_the_scale_is_nearly_the_best_of_all(bits: int, kind: str) -> None:
     rng = np.random.default_rng(bits)
-    draw = {"normal": rng.normal, "laplace": rng.laplace, "uniform": lambda size: rng.uniform(-1, 1, size),
-            "spike": lambda size: np.where(np.arange(size) == 3, 1.0, rng.normal(size=size) * 1e-2),
-            "cauchy": lambda size: np.clip(rng.standard_cauchy(size), -50, 50)}[kind]
+    draw = {
+        "normal": rng.normal,
+        "laplace": rng.laplace,
+        "uniform": lambda size: rng.uniform(-1, 1, size),
+        "spike": lambda size: np.where(np.arange(size) == 3, 1.0, rng.normal(size=size) * 1e-2),
+        "cauchy": lambda size: np.clip(rng.standard_cauchy(size), -50, 50),
+    }[kind]
     row = draw(size=96)
     decoded = delta.decode(delta.encode(row.reshape(1, 1, 96), bits), 1, 1, 96, bits).reshape(-1)
     assert ((decoded - row) ** 2).sum() <= 1.05 * least_error(row, bits)

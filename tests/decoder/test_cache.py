@@ -34,7 +34,7 @@ def test_every_damage_is_found(cache):
     cache.put(UNIT, PIXELS)
     path, data = cache.path(UNIT), cache.path(UNIT).read_bytes()
     for place in range(0, len(data), 7):
-        path.write_bytes(data[:place] + bytes([data[place] ^ 16]) + data[place + 1:])
+        path.write_bytes(data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :])
         assert cache.get(UNIT) is None
     for length in (0, 20, 32, 43, len(data) - 1):
         path.write_bytes(data[:length])
@@ -47,11 +47,7 @@ def test_every_damage_is_found(cache):
 
 def test_a_unit_is_not_taken_for_another(cache):
     cache.put(UNIT, PIXELS)
-    for other in (
-        unit_at(0, 4, 10, 4),
-        unit_at(1, 3, 10, 4),
-        replace(UNIT, classes=UNIT.classes[:3] + (9,) * 5),
-    ):
+    for other in (unit_at(0, 4, 10, 4), unit_at(1, 3, 10, 4), replace(UNIT, classes=UNIT.classes[:3] + (9,) * 5)):
         if cache.path(other) != cache.path(UNIT):
             shutil.copy(cache.path(UNIT), cache.path(other))
         assert cache.get(other) is None
@@ -81,10 +77,12 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 
 def test_processes_do_not_disturb_each_other(tmp_path):
     """Two writers of one unit, and a reader that never sees half of one."""
-    script = ("import sys; sys.path.insert(0, sys.argv[2])\n"
-              "import test_cache as t; from d3codec.decoder.cache import UnitCache\n"
-              "cache = UnitCache(sys.argv[1], 'key')\n"
-              "for _ in range(60): cache.put(t.UNIT, t.PIXELS)")
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "import test_cache as t; from d3codec.decoder.cache import UnitCache\n"
+        "cache = UnitCache(sys.argv[1], 'key')\n"
+        "for _ in range(60): cache.put(t.UNIT, t.PIXELS)"
+    )
     here = str(__file__).rsplit("/", 1)[0]
     writers = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path), here]) for _ in range(2)]
     cache, seen = UnitCache(tmp_path, "key"), 0

@@ -39,9 +39,7 @@ def made(tmp_path_factory):
         pipeline = make_pipeline(folder / "pipeline")
         path = make_file(folder / "set.d3m", pipeline, classes=CLASSES, ipc=IPC)
         file = D3MFile.open(path)
-        units = decoded_units(
-            file, Plan.of(file.content), profile="reproducible", device="cpu", generator=pipeline
-        )
+        units = decoded_units(file, Plan.of(file.content), profile="reproducible", device="cpu", generator=pipeline)
         pixels = np.concatenate([pixels for _, pixels in units]).reshape(CLASSES, IPC, 8, 8, 3)
     return path, pipeline, pixels
 
@@ -54,16 +52,11 @@ def home(tmp_path, monkeypatch):
 
 
 def read(folder: Path) -> dict[tuple[int, int], np.ndarray]:
-    return {
-        (int(path.parent.name), int(path.stem)): np.asarray(Image.open(path))
-        for path in folder.glob("*/*.png")
-    }
+    return {(int(path.parent.name), int(path.stem)): np.asarray(Image.open(path)) for path in folder.glob("*/*.png")}
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
-    }
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def units_of(home: Path) -> dict[Path, int]:
@@ -71,6 +64,7 @@ def units_of(home: Path) -> dict[Path, int]:
 
 
 # ---------------------------------------------------------------------------------------------- outputs
+
 
 def test_a_folder_by_numbers(made, tmp_path):
     path, pipeline, pixels = made
@@ -80,13 +74,25 @@ def test_a_folder_by_numbers(made, tmp_path):
     assert all(np.array_equal(image, pixels[key]) for key, image in images.items())
     assert (tmp_path / "out" / "00002" / "000003.png").is_file()
     assert json.loads((tmp_path / "out" / "classes.json").read_text()) == [
-        {"index": number, "id": "", "name": f"thing {number}"} for number in range(CLASSES)]
+        {"index": number, "id": "", "name": f"thing {number}"} for number in range(CLASSES)
+    ]
     notes = json.loads((tmp_path / "out" / "decode.json").read_text())
-    assert notes == {"content_id": D3MFile.open(path).content_id, "profile": "reproducible", "images": 12,
-                     "fingerprint": report.fingerprint, "finished": True}
+    assert notes == {
+        "content_id": D3MFile.open(path).content_id,
+        "profile": "reproducible",
+        "images": 12,
+        "fingerprint": report.fingerprint,
+        "finished": True,
+    }
     assert report.as_json() | {"output": ""} == {
-        "content_id": notes["content_id"], "images": 12, "profile": "reproducible", "output": "",
-        "fingerprint": notes["fingerprint"], "format": "imagefolder", "contact_sheet": None}
+        "content_id": notes["content_id"],
+        "images": 12,
+        "profile": "reproducible",
+        "output": "",
+        "fingerprint": notes["fingerprint"],
+        "format": "imagefolder",
+        "contact_sheet": None,
+    }
 
 
 def test_arrays_with_labels(made, tmp_path):
@@ -96,9 +102,7 @@ def test_arrays_with_labels(made, tmp_path):
         assert set(arrays.files) == {"images", "classes", "labels"}
         assert np.array_equal(arrays["images"], pixels[[0, 2], :3].reshape(6, 8, 8, 3))
         assert arrays["classes"].tolist() == [0, 0, 0, 2, 2, 2]
-        stored = np.frombuffer(D3MFile.open(path).section("lab", 0), np.int8).reshape(
-            CLASSES, IPC, 4, CLASSES
-        )
+        stored = np.frombuffer(D3MFile.open(path).section("lab", 0), np.int8).reshape(CLASSES, IPC, 4, CLASSES)
         assert np.array_equal(arrays["labels"], stored[[0, 2], :3].reshape(6, 4, 3) * np.float32(16 / 256))
         assert arrays["labels"].dtype == np.float32
 
@@ -121,6 +125,7 @@ def test_a_decode_is_the_same_file_every_time(made, tmp_path):
 
 # ---------------------------------------------------------------------------------------------- same pixels
 
+
 @pytest.mark.parametrize(
     "asked",
     [
@@ -136,9 +141,7 @@ def test_subsets_and_batch_sizes_change_no_pixel(made, tmp_path, asked):
     path, pipeline, pixels = made
     decode(path, tmp_path / "out", generator=pipeline, **asked)
     images = read(tmp_path / "out")
-    assert len(images) == {1: CLASSES, 2: 4}.get(
-        asked.get("limit"), IPC if "classes" in asked else CLASSES * IPC
-    )
+    assert len(images) == {1: CLASSES, 2: 4}.get(asked.get("limit"), IPC if "classes" in asked else CLASSES * IPC)
     assert all(np.array_equal(image, pixels[key]) for key, image in images.items())
 
 
@@ -159,9 +162,7 @@ def test_fast_takes_any_batch_size(made, tmp_path):
         report = decode(path, tmp_path / f"{size}", generator=pipeline, profile="fast", batch_size=size)
         images = read(tmp_path / f"{size}")
         assert len(images) == report.images == 12
-        assert (
-            np.mean([np.abs(image - pixels[key].astype(float)).mean() for key, image in images.items()]) < 3
-        )
+        assert np.mean([np.abs(image - pixels[key].astype(float)).mean() for key, image in images.items()]) < 3
 
 
 def test_words_and_groups(made, tmp_path):
@@ -171,16 +172,25 @@ def test_words_and_groups(made, tmp_path):
     two, words = make_group(pipeline, classes=CLASSES, ipc=2, kind="words", labels="h", noise_key=9)
     names = pack_classes([ClassRecord("", name) for name in "abc"])
     lab = bytes(CLASSES * IPC * 4 * CLASSES)
-    data = write_d3m(ContentDraft(Classes(authority="none", count=CLASSES), (one, two)),
-                     {("cls", None): names, ("emb", 0): rows, ("lab", 0): lab, ("wrd", 1): words})
+    data = write_d3m(
+        ContentDraft(Classes(authority="none", count=CLASSES), (one, two)),
+        {("cls", None): names, ("emb", 0): rows, ("lab", 0): lab, ("wrd", 1): words},
+    )
     (tmp_path / "two.d3m").write_bytes(data)
     loads: list[tuple[str, int, int]] = []
-    decode(tmp_path / "two.d3m", tmp_path / "out", generator=pipeline,
-           progress=lambda *step: loads.append(step) if step[0] == "load generator" else None)
+    decode(
+        tmp_path / "two.d3m",
+        tmp_path / "out",
+        generator=pipeline,
+        progress=lambda *step: loads.append(step) if step[0] == "load generator" else None,
+    )
     images = read(tmp_path / "out")
     assert len(images) == CLASSES * (IPC + 2)
-    assert all(np.array_equal(images[class_, number], pixels[class_, number])
-               for class_ in range(CLASSES) for number in range(IPC))
+    assert all(
+        np.array_equal(images[class_, number], pixels[class_, number])
+        for class_ in range(CLASSES)
+        for number in range(IPC)
+    )
     assert len({image.tobytes() for image in images.values()}) == len(images)
     assert loads == [("load generator", 0, 1), ("load generator", 1, 1)], "the networks are loaded once"
     with pytest.raises(UsageError, match="imagefolder"):
@@ -189,6 +199,7 @@ def test_words_and_groups(made, tmp_path):
 
 # ---------------------------------------------------------------------------------------------- cache,
 # resuming
+
 
 def test_finished_units_are_not_decoded_again(made, tmp_path, home):
     path, pipeline, pixels = made
@@ -231,13 +242,13 @@ def test_an_interrupted_decode_continues(made, tmp_path, home):
 
 def test_a_killed_decode_continues(made, tmp_path, home):
     path, pipeline, pixels = made
-    script = ("import sys, time; from d3codec.decoder.decode import decode\n"
-              "def slow(stage, done, total):\n"
-              "    if done == 12: time.sleep(60)\n"
-              "decode(sys.argv[1], sys.argv[2], generator=sys.argv[3], progress=slow)")
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(path), str(tmp_path / "out"), str(pipeline)]
+    script = (
+        "import sys, time; from d3codec.decoder.decode import decode\n"
+        "def slow(stage, done, total):\n"
+        "    if done == 12: time.sleep(60)\n"
+        "decode(sys.argv[1], sys.argv[2], generator=sys.argv[3], progress=slow)"
     )
+    process = subprocess.Popen([sys.executable, "-c", script, str(path), str(tmp_path / "out"), str(pipeline)])
     deadline = time.monotonic() + 100
     while len(read_names(tmp_path / "out")) < 8 or len(units_of(home)) < 2:
         assert process.poll() is None
@@ -249,9 +260,7 @@ def test_a_killed_decode_continues(made, tmp_path, home):
     (tmp_path / "out" / "00000" / f".d3m-{'0' * 16}").write_bytes(b"half a picture")
     decode(path, tmp_path / "out", generator="/no/such/folder")
     assert units_of(home) == kept
-    assert images.items() <= read_names(tmp_path / "out").items(), (
-        "pictures that were there are not written again"
-    )
+    assert images.items() <= read_names(tmp_path / "out").items(), "pictures that were there are not written again"
     assert all(np.array_equal(image, pixels[key]) for key, image in read(tmp_path / "out").items())
     assert not list((tmp_path / "out").rglob(".d3m-*"))
 
@@ -271,6 +280,7 @@ def test_a_cache_that_cannot_be_written_is_told_and_not_needed(made, tmp_path, m
 
 
 # ---------------------------------------------------------------------------------------------- conflicts
+
 
 def test_a_decode_into_its_own_folder_repairs_and_adds(made, tmp_path):
     path, pipeline, pixels = made
@@ -318,8 +328,9 @@ def spoil_without_notes(out: Path) -> str:
     return "nothing"
 
 
-@pytest.mark.parametrize("spoil", [spoil_stranger, spoil_class, spoil_image, spoil_notes, spoil_fingerprint,
-                                   spoil_without_notes])
+@pytest.mark.parametrize(
+    "spoil", [spoil_stranger, spoil_class, spoil_image, spoil_notes, spoil_fingerprint, spoil_without_notes]
+)
 def test_a_folder_with_something_else_is_left_alone(made, tmp_path, spoil):
     path, pipeline, _ = made
     out = tmp_path / "out"
@@ -406,12 +417,17 @@ def test_arguments_that_make_no_sense(made, tmp_path, asked):
 
 # --------------------------------------------------------------------------------------------- contact sheets
 
+
 def test_a_sheet_decodes_no_more_than_it_shows(made, tmp_path):
     _, pipeline, _ = made
     path = make_file(tmp_path / "many.d3m", pipeline, classes=2, ipc=40, pixels=False)
     done: list[int] = []
-    report = decode(path, contact_sheet=tmp_path / "sheet.png", generator=pipeline,
-                    progress=lambda stage, now, total: done.append(total))
+    report = decode(
+        path,
+        contact_sheet=tmp_path / "sheet.png",
+        generator=pipeline,
+        progress=lambda stage, now, total: done.append(total),
+    )
     assert max(done) == 32  # ten images a class lie in two units each
     assert report.images == 20
     with Image.open(tmp_path / "sheet.png") as sheet:
@@ -443,13 +459,16 @@ def test_an_empty_sheet_is_refused(tmp_path):
 
 # ---------------------------------------------------------------------------------------------- imports
 
+
 def test_decoder_modules_are_importable_without_torch():
     """And say which extra is missing when they are used."""
-    script = ("import sys; sys.modules['torch'] = None\n"
-              "import d3codec.decoder.decode as d, d3codec.decoder.verify, d3codec.decoder.render\n"
-              "from d3codec.errors import MissingExtraError\n"
-              "try: d.choose_device('auto')\n"
-              "except MissingExtraError as error: print(error.extra, error.exit_code)")
+    script = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import d3codec.decoder.decode as d, d3codec.decoder.verify, d3codec.decoder.render\n"
+        "from d3codec.errors import MissingExtraError\n"
+        "try: d.choose_device('auto')\n"
+        "except MissingExtraError as error: print(error.extra, error.exit_code)"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout == "decode 4\n", done.stderr
 
@@ -460,9 +479,4 @@ def test_progress_counts_images(made, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         decode(path, generator=pipeline, progress=lambda *step: steps.append(step))
-    assert steps == [
-        ("load generator", 0, 1),
-        ("load generator", 1, 1),
-        ("decode", 8, 12),
-        ("decode", 12, 12),
-    ]
+    assert steps == [("load generator", 0, 1), ("load generator", 1, 1), ("decode", 8, 12), ("decode", 12, 12)]

@@ -14,16 +14,19 @@ from d3codec.format.manifest import Classes, Content, SectionEntry
 
 def content(classes: int, *counts: int) -> Content:
     """A dataset of groups with so many images a class; sections are not looked at."""
-    groups = tuple(make_group(None, classes=1, ipc=count, labels="h", kind="words",
-                                generator=bytes(32))[0] for count in counts)
-    return Content(classes=Classes(authority="none", count=classes), groups=groups, digests=bytes(32),
-                   sections=(SectionEntry(name="cls", group=None, raw_lengths=(1,)),))
+    groups = tuple(
+        make_group(None, classes=1, ipc=count, labels="h", kind="words", generator=bytes(32))[0] for count in counts
+    )
+    return Content(
+        classes=Classes(authority="none", count=classes),
+        groups=groups,
+        digests=bytes(32),
+        sections=(SectionEntry(name="cls", group=None, raw_lengths=(1,)),),
+    )
 
 
 def wanted_in(plan: Plan) -> set[tuple[int, int, int]]:
-    return {
-        (unit.group, *pair) for unit in plan.units for pair in zip(unit.classes, unit.indices, strict=True)
-    }
+    return {(unit.group, *pair) for unit in plan.units for pair in zip(unit.classes, unit.indices, strict=True)}
 
 
 def test_everything():
@@ -72,9 +75,7 @@ def test_the_last_unit_may_be_short():
     assert unit_at(0, 1, 3, 3) == Unit(0, 1, (2,), (2,))
 
 
-@pytest.mark.parametrize(
-    "asked", [{"classes": [3]}, {"classes": [-1]}, {"classes": []}, {"limit": 0}, {"groups": [1]}]
-)
+@pytest.mark.parametrize("asked", [{"classes": [3]}, {"classes": [-1]}, {"classes": []}, {"limit": 0}, {"groups": [1]}])
 def test_what_is_not_there_cannot_be_asked_for(asked):
     with pytest.raises(UsageError):
         Plan.of(content(3, 5), **asked)

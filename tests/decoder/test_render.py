@@ -42,6 +42,7 @@ def renderer(pipeline, generator, profile="reproducible", **options):
 
 # --------------------------------------------------------------------------------------------- stock pipeline
 
+
 @pytest.fixture(scope="module")
 def stock(pipeline):
     from diffusers import StableDiffusionPipeline
@@ -60,36 +61,43 @@ def stock_images(stock, group, data, guidance):
     encoder = copy.deepcopy(stock.text_encoder)
     table = encoder.get_input_embeddings().weight.data
     ids = torch.full((8, LENGTH), conditioning.padding[0])
-    ids[:, :len(conditioning.template)] = torch.tensor(conditioning.template)
+    ids[:, : len(conditioning.template)] = torch.tensor(conditioning.template)
     if conditioning.kind == "words":
-        ids[:, slots] = torch.from_numpy(words.decode(data, CLASSES, len(slots)).astype(np.int64))[
-            list(UNIT.classes)
-        ]
+        ids[:, slots] = torch.from_numpy(words.decode(data, CLASSES, len(slots)).astype(np.int64))[list(UNIT.classes)]
     else:
         vectors = delta.decode(data, CLASSES, len(slots), WIDTH, conditioning.bits)
         vectors = torch.from_numpy(vectors) + table[conditioning.initial_token].double()
         encoder.get_input_embeddings().weight.data = torch.cat([table, vectors.reshape(-1, WIDTH).float()])
-        ids[:, slots] = (
-            len(table) + torch.arange(CLASSES * len(slots)).reshape(CLASSES, -1)[list(UNIT.classes)]
-        )
+        ids[:, slots] = len(table) + torch.arange(CLASSES * len(slots)).reshape(CLASSES, -1)[list(UNIT.classes)]
     negative = torch.full((8, LENGTH), conditioning.padding[0])
-    negative[:, :len(conditioning.negative)] = torch.tensor(conditioning.negative)
-    latents = np.stack([normals(group.noise_key, index, class_, (4, 4, 4))
-                        for class_, index in zip(UNIT.classes, UNIT.indices, strict=True)])
+    negative[:, : len(conditioning.negative)] = torch.tensor(conditioning.negative)
+    latents = np.stack(
+        [
+            normals(group.noise_key, index, class_, (4, 4, 4))
+            for class_, index in zip(UNIT.classes, UNIT.indices, strict=True)
+        ]
+    )
     with torch.no_grad():
-        images = stock(prompt_embeds=encoder(ids).last_hidden_state, latents=torch.from_numpy(latents),
-                       negative_prompt_embeds=encoder(negative).last_hidden_state, guidance_scale=guidance,
-                       num_inference_steps=group.recipe.steps, height=8, width=8, output_type="np").images
+        images = stock(
+            prompt_embeds=encoder(ids).last_hidden_state,
+            latents=torch.from_numpy(latents),
+            negative_prompt_embeds=encoder(negative).last_hidden_state,
+            guidance_scale=guidance,
+            num_inference_steps=group.recipe.steps,
+            height=8,
+            width=8,
+            output_type="np",
+        ).images
     return images * 255.0
 
 
 @pytest.mark.parametrize(
-    ("kind", "guidance", "steps"),
-    [("words", 2.0, 3), ("delta", 2.0, 3), ("delta", 7.5, 7), ("delta", 1.0, 3)],
+    ("kind", "guidance", "steps"), [("words", 2.0, 3), ("delta", 2.0, 3), ("delta", 7.5, 7), ("delta", 1.0, 3)]
 )
 def test_the_pixels_are_those_of_the_stock_pipeline(pipeline, generator, stock, kind, guidance, steps):
-    group, data = make_group(pipeline, classes=CLASSES, ipc=IPC, cast="stored", kind=kind, guidance=guidance,
-                             steps=steps)
+    group, data = make_group(
+        pipeline, classes=CLASSES, ipc=IPC, cast="stored", kind=kind, guidance=guidance, steps=steps
+    )
     expected = stock_images(stock, group, data, guidance)
     pixels = Renderer(group, data, generator, "reproducible", CLASSES).render(UNIT)
     assert pixels.shape == (8, 8, 8, 3)
@@ -102,6 +110,7 @@ def test_the_pixels_are_those_of_the_stock_pipeline(pipeline, generator, stock, 
 
 
 # ---------------------------------------------------------------------------------------------- same pixels
+
 
 def test_the_last_unit_is_padded_with_its_last_image(pipeline, generator):
     """Twelve images are a full unit and a half one; of sixteen images the half one is a full one."""
@@ -155,9 +164,7 @@ def test_settings_come_back_after_an_error():
         torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("ONEDNN_DEFAULT_FPMATH_MODE", "BF16"), ("NVIDIA_TF32_OVERRIDE", "1")]
-)
+@pytest.mark.parametrize(("name", "value"), [("ONEDNN_DEFAULT_FPMATH_MODE", "BF16"), ("NVIDIA_TF32_OVERRIDE", "1")])
 def test_shortcuts_that_cannot_be_switched_off_are_refused(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=name) as caught, settings("reproducible", "cpu"):
@@ -168,6 +175,7 @@ def test_shortcuts_that_cannot_be_switched_off_are_refused(monkeypatch, name, va
 
 
 # ---------------------------------------------------------------------------------------------- what counts
+
 
 @pytest.mark.parametrize(
     "change",
@@ -192,9 +200,7 @@ def test_guidance_one_needs_no_negative_prompt(pipeline, generator):
     conditioning = group.conditioning.model_copy(update={"negative": None})
     without = group.model_copy(update={"conditioning": conditioning})
     rows = []
-    handle = generator.unet.register_forward_hook(
-        lambda _module, inputs, _output: rows.append(len(inputs[0]))
-    )
+    handle = generator.unet.register_forward_hook(lambda _module, inputs, _output: rows.append(len(inputs[0])))
     try:
         pixels = Renderer(without, data, generator, "reproducible", CLASSES).render(UNIT)
         assert rows == [8] * 3
@@ -229,9 +235,7 @@ def test_fast_is_close_and_takes_any_number(pipeline, generator):
     unit = Unit(0, -1, (0, 1, 2) * 4, (0, 1, 2, 3) * 3)
     exact = np.concatenate(
         [
-            renderer(pipeline, generator).render(
-                Unit(0, -1, unit.classes[at : at + 8], unit.indices[at : at + 8])
-            )
+            renderer(pipeline, generator).render(Unit(0, -1, unit.classes[at : at + 8], unit.indices[at : at + 8]))
             for at in (0, 8)
         ]
     )
@@ -242,6 +246,7 @@ def test_fast_is_close_and_takes_any_number(pipeline, generator):
 
 # ---------------------------------------------------------------------------------------------- refusals
 
+
 def test_more_than_a_unit_is_refused(pipeline, generator):
     with pytest.raises(UsageError, match="eight"):
         renderer(pipeline, generator).render(Unit(0, 0, (0,) * 9, tuple(range(9))))
@@ -249,9 +254,7 @@ def test_more_than_a_unit_is_refused(pipeline, generator):
 
 def test_embeddings_of_another_width_are_refused(pipeline, generator):
     group, data = make_group(pipeline, classes=CLASSES, ipc=IPC, cast="stored")
-    wide = group.model_copy(
-        update={"conditioning": group.conditioning.model_copy(update={"width": 2 * WIDTH})}
-    )
+    wide = group.model_copy(update={"conditioning": group.conditioning.model_copy(update={"width": 2 * WIDTH})})
     with pytest.raises(GeneratorError, match="width"):
         Renderer(wide, data, generator, "reproducible", CLASSES)
 

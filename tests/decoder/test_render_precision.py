@@ -29,7 +29,10 @@ def test_differences_are_phrases():
     one = "cpu A-1-2 AVX2|torch 2.13.0+cpu|diffusers 0.42.1|r 1"
     other = "cpu A-1-2 AVX2|torch 2.12.0|diffusers 0.42.1|r 2|MKL_CBWR COMPATIBLE"
     assert precision.differences(one, other) == [
-        "torch 2.13.0+cpu against 2.12.0", "r 1 against 2", "MKL_CBWR unset against COMPATIBLE"]
+        "torch 2.13.0+cpu against 2.12.0",
+        "r 1 against 2",
+        "MKL_CBWR unset against COMPATIBLE",
+    ]
     assert precision.differences(one, one) == []
 
 

@@ -29,12 +29,15 @@ def denoiser(x: torch.Tensor, t: int) -> torch.Tensor:
 @pytest.mark.parametrize("final_is_one", [False, True])
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize(("steps", "offset"), [(20, 1), (50, 1), (1, 0), (7, 0), (4, 2)])
-def test_every_step_agrees_with_diffusers(steps: int, offset: int, prediction: str,
-                                          final_is_one: bool) -> None:
+def test_every_step_agrees_with_diffusers(steps: int, offset: int, prediction: str, final_is_one: bool) -> None:
     diffusers = pytest.importorskip("diffusers")
     reference = diffusers.DDIMScheduler(
-        prediction_type=NAMES[prediction], clip_sample=False, steps_offset=offset,
-        set_alpha_to_one=final_is_one, timestep_spacing="leading")
+        prediction_type=NAMES[prediction],
+        clip_sample=False,
+        steps_offset=offset,
+        set_alpha_to_one=final_is_one,
+        timestep_spacing="leading",
+    )
     reference.alphas_cumprod = torch.from_numpy(TABLE)
     final = 1.0 if final_is_one else float(TABLE[0])
     reference.final_alpha_cumprod = torch.tensor(final, dtype=torch.float64)
@@ -44,8 +47,15 @@ def test_every_step_agrees_with_diffusers(steps: int, offset: int, prediction: s
         x = reference.step(denoiser(x, int(t)), t, x, eta=0.0).prev_sample
         expected.append(x)
     seen: list[tuple[int, torch.Tensor]] = []
-    last = ddim(denoiser, state(), timesteps("leading", offset, steps, 1000), TABLE, final, prediction,
-                on_step=lambda t, x: seen.append((t, x)))
+    last = ddim(
+        denoiser,
+        state(),
+        timesteps("leading", offset, steps, 1000),
+        TABLE,
+        final,
+        prediction,
+        on_step=lambda t, x: seen.append((t, x)),
+    )
     assert [t for t, _ in seen] == reference.timesteps.tolist()
     for (_, found), true in zip(seen, expected, strict=True):
         assert found.dtype == torch.float64

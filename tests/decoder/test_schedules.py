@@ -14,8 +14,14 @@ from d3codec.decoder import schedules
 
 MILLIONTHS = st.integers(1, 999_999)
 STABLE_DIFFUSION = ("scaled", 850, 12000, 1000)
-RECIPES = [STABLE_DIFFUSION, ("linear", 100, 20000, 1000), ("scaled", 100, 20000, 1000),
-           ("linear", 850, 12000, 1000), ("linear", 1, 500000, 50), ("scaled", 20000, 100, 10)]
+RECIPES = [
+    STABLE_DIFFUSION,
+    ("linear", 100, 20000, 1000),
+    ("scaled", 100, 20000, 1000),
+    ("linear", 850, 12000, 1000),
+    ("linear", 1, 500000, 50),
+    ("scaled", 20000, 100, 10),
+]
 
 
 def precise(rule: str, first: int, last: int, count: int) -> list[Decimal]:
@@ -48,9 +54,13 @@ def test_bits_of_the_stable_diffusion_table() -> None:
     table = schedules.alpha_bars(*STABLE_DIFFUSION)
     assert table[0] == 0.99915
     assert [value.hex() for value in table[[1, 499, 999]].tolist()] == [
-        "0x1.ff20a82e95f10p-1", "0x1.1c556ecf3588ep-2", "0x1.31677ab5b5c6fp-8"]
+        "0x1.ff20a82e95f10p-1",
+        "0x1.1c556ecf3588ep-2",
+        "0x1.31677ab5b5c6fp-8",
+    ]
     assert hashlib.sha256(table.astype("<f8").tobytes()).hexdigest() == (
-        "64950371762943a246ec1303ed174d293abdfb31300f9d34e7d7792da48b167f")
+        "64950371762943a246ec1303ed174d293abdfb31300f9d34e7d7792da48b167f"
+    )
 
 
 @pytest.mark.parametrize(("rule", "name"), [("scaled", "scaled_linear"), ("linear", "linear")])
@@ -80,11 +90,17 @@ def test_linear_and_scaled_have_the_same_ends(first: int, last: int) -> None:
     assert scaled == pytest.approx(linear, rel=1e-9)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (("cosine", 1, 2, 3), "unknown rule"), (("linear", 0, 2, 3), "first beta"),
-    (("linear", 1, 1_000_000, 3), "last beta"), (("scaled", 1_000_000, 1, 3), "first beta"),
-    (("linear", 900_000, 900_000, 400), "leave nothing after 400"),
-    (("linear", 1, 2, 0), "at least one step")])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("cosine", 1, 2, 3), "unknown rule"),
+        (("linear", 0, 2, 3), "first beta"),
+        (("linear", 1, 1_000_000, 3), "last beta"),
+        (("scaled", 1_000_000, 1, 3), "first beta"),
+        (("linear", 900_000, 900_000, 400), "leave nothing after 400"),
+        (("linear", 1, 2, 0), "at least one step"),
+    ],
+)
 def test_impossible_schedules_are_refused(arguments: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         schedules.alpha_bars(*arguments)
@@ -92,7 +108,27 @@ def test_impossible_schedules_are_refused(arguments: tuple, message: str) -> Non
 
 def test_twenty_steps_of_stable_diffusion() -> None:
     assert schedules.timesteps("leading", 1, 20, 1000).tolist() == [
-        951, 901, 851, 801, 751, 701, 651, 601, 551, 501, 451, 401, 351, 301, 251, 201, 151, 101, 51, 1]
+        951,
+        901,
+        851,
+        801,
+        751,
+        701,
+        651,
+        601,
+        551,
+        501,
+        451,
+        401,
+        351,
+        301,
+        251,
+        201,
+        151,
+        101,
+        51,
+        1,
+    ]
 
 
 @pytest.mark.parametrize("offset", [0, 1, 2])
@@ -121,10 +157,16 @@ def test_timesteps_fall_and_stay_inside(count: int, data: st.DataObject) -> None
         schedules.timesteps("leading", room + 1, steps, count)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (("trailing", 0, 5, 10), "unknown spacing"), (("leading", 0, 0, 10), "0 steps"),
-    (("leading", 0, 11, 10), "11 steps"), (("leading", -1, 5, 10), "timesteps -1 to 7"),
-    (("leading", 1, 10, 10), "timesteps 1 to 10")])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("trailing", 0, 5, 10), "unknown spacing"),
+        (("leading", 0, 0, 10), "0 steps"),
+        (("leading", 0, 11, 10), "11 steps"),
+        (("leading", -1, 5, 10), "timesteps -1 to 7"),
+        (("leading", 1, 10, 10), "timesteps 1 to 10"),
+    ],
+)
 def test_impossible_timesteps_are_refused(arguments: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         schedules.timesteps(*arguments)

@@ -54,19 +54,24 @@ def write(path, parts, *, leaf=None, **about):
     names = pack_classes([ClassRecord("", name) for name in "abc"])
     fields = {"fingerprint": true.fingerprint, "pixels": true.pixels} | about
     draft = ContentDraft(Classes(authority="none", count=CLASSES), (group,))
-    path.write_bytes(write_d3m(draft, {("cls", None): names, ("emb", 0): rows}, About(**fields),
-                               {} if leaf is None else {"x-leaf": leaf}))
+    path.write_bytes(
+        write_d3m(
+            draft, {("cls", None): names, ("emb", 0): rows}, About(**fields), {} if leaf is None else {"x-leaf": leaf}
+        )
+    )
     return path
 
 
 def flip(data: bytes, place: int) -> bytes:
-    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1:]
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
 
 
 def test_the_structure_alone_needs_no_torch(parts, tmp_path):
     path = write(tmp_path / "a.d3m", parts)
-    script = ("import sys; sys.modules['torch'] = None\nfrom d3codec.decoder.verify import verify\n"
-              f"print(verify({str(path)!r}).pixels)")
+    script = (
+        "import sys; sys.modules['torch'] = None\nfrom d3codec.decoder.verify import verify\n"
+        f"print(verify({str(path)!r}).pixels)"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout == "not checked\n", done.stderr
 
@@ -89,7 +94,7 @@ def test_the_report(parts, pipeline, tmp_path):
 
 @pytest.mark.parametrize("size", [2, 4, 8])
 def test_some_images_by_their_leaves(parts, pipeline, tmp_path, size):
-    leaf = b"".join(parts[3][place:place + size] for place in range(0, len(parts[3]), 8))
+    leaf = b"".join(parts[3][place : place + size] for place in range(0, len(parts[3]), 8))
     report = verify(write(tmp_path / "a.d3m", parts, leaf=leaf), decode=5, generator=pipeline, device="cpu")
     assert (report.pixels, report.images_checked, report.warnings) == ("proved", 5, ())
 
@@ -142,10 +147,7 @@ def test_other_pixels_elsewhere_are_not_damage(parts, pipeline, tmp_path):
         path = write(tmp_path / "a.d3m", parts, pixels=bytes(32), fingerprint=elsewhere, leaf=leaf)
         report = verify(path, decode="all" if leaf is None else 4, generator=pipeline, device="cpu")
         assert (report.pixels, report.images_checked) == ("unproved", checked)
-        assert (
-            f"torch {torch.__version__.replace('2', '1', 1)} against {torch.__version__}"
-            in report.warnings[-1]
-        )
+        assert f"torch {torch.__version__.replace('2', '1', 1)} against {torch.__version__}" in report.warnings[-1]
         assert report.file_fingerprint == elsewhere
 
 

@@ -30,8 +30,10 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def latents() -> list[np.ndarray]:
     """Of three classes, each with its own mean in every channel; not equally many."""
     rng = np.random.default_rng(0)
-    return [(0.3 * rng.normal(0, 1, (count, 4, 4, 4)) + rng.normal(0, 1, (1, 4, 1, 1))).astype(np.float32)
-            for count in (5, 2, 7)]
+    return [
+        (0.3 * rng.normal(0, 1, (count, 4, 4, 4)) + rng.normal(0, 1, (1, 4, 1, 1))).astype(np.float32)
+        for count in (5, 2, 7)
+    ]
 
 
 def learn(generator: Any, latents: list[np.ndarray], **changes: Any) -> Inversion:
@@ -120,7 +122,8 @@ def test_a_continued_run_ends_with_the_same_bits(generator: Any, latents: list[n
 
 
 def test_memory_is_bounded_without_changing_the_sum(
-        generator: Any, latents: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    generator: Any, latents: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = learn(generator, latents, steps=1)
     monkeypatch.setattr(module, "LATENT_POSITIONS", 16 * 5)  # five images at once
     parts = learn(generator, latents, steps=1)
@@ -180,9 +183,14 @@ def test_templates(generator: Any) -> None:
 
 @pytest.mark.parametrize(
     ("template", "word", "message"),
-    [("a photo", "b", r"1 to 64 slots.*'a photo'"), ("a *", "bc", r"'bc' is the tokens \[\d+, \d+\]"),
-     ("a *", "", r"'' is the tokens \[\]"), ("a 7 *", "b", r"template.*'a 7"),
-     ("a *", "é", r"initial_token.*'é'"), ("abcdef *", "b", "too long.*9 tokens.*at most 8")],
+    [
+        ("a photo", "b", r"1 to 64 slots.*'a photo'"),
+        ("a *", "bc", r"'bc' is the tokens \[\d+, \d+\]"),
+        ("a *", "", r"'' is the tokens \[\]"),
+        ("a 7 *", "b", r"template.*'a 7"),
+        ("a *", "é", r"initial_token.*'é'"),
+        ("abcdef *", "b", "too long.*9 tokens.*at most 8"),
+    ],
 )
 def test_templates_that_cannot_be_used(generator: Any, template: str, word: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):

@@ -43,8 +43,7 @@ def test_an_artefact_that_the_state_does_not_name_counts_as_missing(tmp_path: Pa
         assert work.load("a") is None
 
 
-def test_a_kill_between_artefact_and_state_loses_one_save(tmp_path: Path,
-                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_between_artefact_and_state_loses_one_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(_work: WorkFolder) -> None:
         raise KeyboardInterrupt
 

@@ -55,12 +55,7 @@ def delta(**changes: Any) -> DeltaConditioning:
 
 
 def words(**changes: Any) -> WordsConditioning:
-    values: dict[str, Any] = {
-        "template": (1, 300, 301, 2),
-        "negative": None,
-        "padding": (0, 16),
-        "slots": (1, 2),
-    }
+    values: dict[str, Any] = {"template": (1, 300, 301, 2), "negative": None, "padding": (0, 16), "slots": (1, 2)}
     return WordsConditioning(**(values | changes))
 
 
@@ -100,18 +95,13 @@ def rich_draft() -> ContentDraft:
     return ContentDraft(Classes(authority="wordnet-3.0", count=30), (learned, named))
 
 
-def filled(
-    draft: ContentDraft, seed: int = 1, *, sparse: bool = False
-) -> dict[tuple[str, int | None], bytes]:
+def filled(draft: ContentDraft, seed: int = 1, *, sparse: bool = False) -> dict[tuple[str, int | None], bytes]:
     """Sections of the right size for a draft; sparse ones compress well."""
     generator = random.Random(seed)
     none = draft.classes.authority == "none"
     sections: dict[tuple[str, int | None], bytes] = {
         ("cls", None): pack_classes(
-            [
-                ClassRecord("" if none else f"n{number:08}", f"class {number}")
-                for number in range(draft.classes.count)
-            ]
+            [ClassRecord("" if none else f"n{number:08}", f"class {number}") for number in range(draft.classes.count)]
         )
     }
     for name, number, rows, row_bytes in section_plan(draft)[1:]:
@@ -122,14 +112,11 @@ def filled(
         if name == "emb" and isinstance(conditioning, DeltaConditioning):
             bits = len(conditioning.slots) * conditioning.width * conditioning.bits
             sections[name, number] = b"".join(
-                struct.pack("<e", 0.001 * (1 + row))
-                + generator.getrandbits(bits).to_bytes(row_bytes - 2, "little")
+                struct.pack("<e", 0.001 * (1 + row)) + generator.getrandbits(bits).to_bytes(row_bytes - 2, "little")
                 for row in range(rows)
             )
         else:
-            sections[name, number] = (
-                bytes(rows * row_bytes) if sparse else generator.randbytes(rows * row_bytes)
-            )
+            sections[name, number] = bytes(rows * row_bytes) if sparse else generator.randbytes(rows * row_bytes)
     return sections
 
 

@@ -19,9 +19,7 @@ from d3codec.format.canonical import pack, unpack
 integers = st.integers(-(2**63), 2**64 - 1) | st.sampled_from(
     [sign * (2**bits + step) for bits in (5, 7, 8, 15, 16, 31, 32) for step in (-1, 0, 1) for sign in (1, -1)]
 )
-floats = st.floats(allow_nan=False, allow_infinity=False).filter(
-    lambda value: math.copysign(1, value) > 0 or value
-)
+floats = st.floats(allow_nan=False, allow_infinity=False).filter(lambda value: math.copysign(1, value) > 0 or value)
 leaves = st.none() | st.booleans() | integers | floats | st.text(max_size=40) | st.binary(max_size=40)
 values = st.recursive(
     leaves,

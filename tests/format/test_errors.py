@@ -18,9 +18,7 @@ from d3codec.format.file import D3MFile, write_d3m
 
 DIGITS = write_d3m(digits_draft(), filled(digits_draft()))
 RICH = write_d3m(rich_draft(), filled(rich_draft(), sparse=True))
-LEAVES = write_d3m(
-    digits_draft(), filled(digits_draft()), ancillary={"x-leaf": bytes(range(20)), "x-note": b"hello"}
-)
+LEAVES = write_d3m(digits_draft(), filled(digits_draft()), ancillary={"x-leaf": bytes(range(20)), "x-note": b"hello"})
 RAW = list(filled(digits_draft()).values())  # cls, emb, lab
 PIECES = Pieces.of(DIGITS).redigested(RAW)  # no part compressed
 
@@ -51,9 +49,7 @@ def sections(*names: tuple[str, int | None]) -> Pieces:
     """Other names for the three parts."""
     lengths = [len(raw) for raw in RAW]
     return manifest(
-        lambda value: value["c"].update(
-            s=[[*name, length] for name, length in zip(names, lengths, strict=True)]
-        )
+        lambda value: value["c"].update(s=[[*name, length] for name, length in zip(names, lengths, strict=True)])
     )
 
 
@@ -103,18 +99,12 @@ CASES: dict[str, tuple[Pieces | bytes, str]] = {
     "cut in the parts": (DIGITS[:-1], "E_LENGTH"),
     "one part too many": (PIECES.but(parts=(*PIECES.parts, (0, b""))), "E_LENGTH"),
     "one part too few": (PIECES.but(parts=PIECES.parts[:2]), "E_LENGTH"),
-    "raw part of another length": (
-        manifest(lambda value: value["c"]["s"][2].__setitem__(2, 401)),
-        "E_LENGTH",
-    ),
+    "raw part of another length": (manifest(lambda value: value["c"]["s"][2].__setitem__(2, 401)), "E_LENGTH"),
     "compressed part that is no smaller": (labels_as(frame(RAW[2])), "E_LENGTH"),
     "compressed empty part": (labels_as(frame(b""), 0), "E_LENGTH"),
     "manifest cut off": (raw_bytes(pack(PIECES.manifest)[:-1]), "E_PACK_TRUNC"),
     "extension type": (raw_bytes(b"\xd4\x00\x00"), "E_PACK_TYPE"),
-    "long integer": (
-        raw_bytes(pack(PIECES.manifest).replace(b"\xa1n\x0a", b"\xa1n\xcc\x0a")),
-        "E_PACK_NONMINIMAL",
-    ),
+    "long integer": (raw_bytes(pack(PIECES.manifest).replace(b"\xa1n\x0a", b"\xa1n\xcc\x0a")), "E_PACK_NONMINIMAL"),
     "keys out of order": (raw_bytes(b"\x82\xa1c\xc0\xa1a\xc0"), "E_PACK_ORDER"),
     "key twice": (raw_bytes(b"\x82\xa1c\xc0\xa1c\xc0"), "E_PACK_ORDER"),
     "integer key": (raw_bytes(b"\x81\x01\xc0"), "E_PACK_KEY"),
@@ -125,26 +115,14 @@ CASES: dict[str, tuple[Pieces | bytes, str]] = {
     "manifest twice": (raw_bytes(pack(PIECES.manifest) * 2), "E_PACK_TRAILING"),
     "manifest is a list": (raw_bytes(b"\x90"), "E_MANIFEST"),
     "guidance below 0": (manifest(lambda value: value["c"]["g"][0]["r"].update(g=-1)), "E_MANIFEST"),
-    "raw length above 8 MiB": (
-        manifest(lambda value: value["c"]["s"][2].__setitem__(2, (8 << 20) + 1)),
-        "E_MANIFEST",
-    ),
-    "digest a part of a small file": (
-        manifest(lambda value: value["c"].update(h=[bytes(32)] * 3)),
-        "E_MANIFEST",
-    ),
+    "raw length above 8 MiB": (manifest(lambda value: value["c"]["s"][2].__setitem__(2, (8 << 20) + 1)), "E_MANIFEST"),
+    "digest a part of a small file": (manifest(lambda value: value["c"].update(h=[bytes(32)] * 3)), "E_MANIFEST"),
     "labels before embeddings": (sections(("cls", None), ("lab", 0), ("emb", 0)), "E_SECTION_ORDER"),
-    "labels missing": (
-        manifest(lambda value: value["c"]["s"].pop()).but(parts=PIECES.parts[:2]),
-        "E_SECTION_ORDER",
-    ),
+    "labels missing": (manifest(lambda value: value["c"]["s"].pop()).but(parts=PIECES.parts[:2]), "E_SECTION_ORDER"),
     "section twice": (sections(("cls", None), ("emb", 0), ("emb", 0)), "E_SECTION_ORDER"),
     "unknown section": (sections(("cls", None), ("emb", 0), ("new", 0)), "E_SECTION_UNKNOWN"),
     "section of another group": (sections(("cls", None), ("emb", 0), ("lab", 1)), "E_SECTION_UNKNOWN"),
-    "ancillary name among the critical": (
-        sections(("cls", None), ("emb", 0), ("x-lab", None)),
-        "E_SECTION_UNKNOWN",
-    ),
+    "ancillary name among the critical": (sections(("cls", None), ("emb", 0), ("x-lab", None)), "E_SECTION_UNKNOWN"),
     "labels that nothing calls for": (
         manifest(lambda value: value["c"]["g"][0].update(l={"k": "h"})),
         "E_SECTION_UNKNOWN",
@@ -153,20 +131,11 @@ CASES: dict[str, tuple[Pieces | bytes, str]] = {
     "not a zstd frame": (labels_as(b"not a frame"), "E_ZSTD_HEADER"),
     "empty frame": (labels_as(b""), "E_ZSTD_HEADER"),
     "skippable frame": (labels_as(SKIPPABLE), "E_ZSTD_HEADER"),
-    "skippable frame that states the raw length": (
-        labels_as(SKIPPABLE[:4] + struct.pack("<I", 400)),
-        "E_ZSTD_HEADER",
-    ),
+    "skippable frame that states the raw length": (labels_as(SKIPPABLE[:4] + struct.pack("<I", 400)), "E_ZSTD_HEADER"),
     "no stated size": (labels_as(frame(bytes(400), write_content_size=False)), "E_ZSTD_HEADER"),
     "another stated size": (labels_as(frame(bytes(399))), "E_ZSTD_HEADER"),
-    "states 2^60": (
-        labels_as(b"\x28\xb5\x2f\xfd\xe0" + struct.pack("<Q", 1 << 60) + b"\x01\0\0"),
-        "E_ZSTD_HEADER",
-    ),
-    "dictionary": (
-        labels_as(b"\x28\xb5\x2f\xfd\x61\x07" + struct.pack("<H", 144) + b"\x03\0\0"),
-        "E_ZSTD_HEADER",
-    ),
+    "states 2^60": (labels_as(b"\x28\xb5\x2f\xfd\xe0" + struct.pack("<Q", 1 << 60) + b"\x01\0\0"), "E_ZSTD_HEADER"),
+    "dictionary": (labels_as(b"\x28\xb5\x2f\xfd\x61\x07" + struct.pack("<H", 144) + b"\x03\0\0"), "E_ZSTD_HEADER"),
     "window of 128 MiB": (
         labels_as(b"\x28\xb5\x2f\xfd\x40\x88" + struct.pack("<H", 144) + b"\x03\x0c\0a"),
         "E_ZSTD_HEADER",
@@ -182,9 +151,7 @@ CASES: dict[str, tuple[Pieces | bytes, str]] = {
         "E_SECTION_SIZE",
     ),
     "class names in two parts": (
-        manifest(lambda value: value["c"]["s"][0].append(0)).but(
-            parts=(PIECES.parts[0], (0, b""), *PIECES.parts[1:])
-        ),
+        manifest(lambda value: value["c"]["s"][0].append(0)).but(parts=(PIECES.parts[0], (0, b""), *PIECES.parts[1:])),
         "E_SECTION_SIZE",
     ),
     "2^52 label rows": (
@@ -212,10 +179,7 @@ CASES: dict[str, tuple[Pieces | bytes, str]] = {
     "empty name": (values(0, cls(*NAMES[:9], "\t")), "E_SECTION_VALUE"),
     "name twice": (values(0, cls(*NAMES[:9], NAMES[0])), "E_SECTION_VALUE"),
     "id without authority": (values(0, cls(*NAMES[:9], "id\tname")), "E_SECTION_VALUE"),
-    "authority without id": (
-        manifest(lambda value: value["c"]["c"].update(a="wordnet-3.0")),
-        "E_SECTION_VALUE",
-    ),
+    "authority without id": (manifest(lambda value: value["c"]["c"].update(a="wordnet-3.0")), "E_SECTION_VALUE"),
 }
 
 
@@ -257,11 +221,7 @@ def test_the_crafted_files_are_right_but_for_their_fault() -> None:
     opened(values(2, bytes(400)))
     opened(values(0, cls(*NAMES)))
     opened(labels_as(frame(bytes(400))).redigested([RAW[0], RAW[1], bytes(400)]))
-    opened(
-        manifest(lambda value: value["c"]["s"][1].__setitem__(2, 30), ODD).redigested(
-            [RAW[0], ODD_EMB, RAW[2]]
-        )
-    )
+    opened(manifest(lambda value: value["c"]["s"][1].__setitem__(2, 30), ODD).redigested([RAW[0], ODD_EMB, RAW[2]]))
 
 
 def test_budget() -> None:
@@ -339,10 +299,7 @@ def test_ancillary_sections_are_checked() -> None:
         "E_SECTION_DIGEST": [about(h=bytes(32))],
         "E_SECTION_CRC": [pieces.but(crcs={4: 1})],
         "E_LENGTH": [about(x=[["x-leaf", 21], ["x-note", 5]])],
-        "E_SECTION_SIZE": [
-            about(x=[["x-leaf", 20, 5]]),
-            about(x=[["x-note", 20], ["x-leaf", 5]]),
-        ],
+        "E_SECTION_SIZE": [about(x=[["x-leaf", 20, 5]]), about(x=[["x-note", 20], ["x-leaf", 5]])],
         "E_MANIFEST": [
             about(x=[["leaf", 20], ["x-note", 5]]),
             about(x=[["x-a", 20], ["x-a", 5]]),
@@ -357,15 +314,11 @@ def test_ancillary_sections_are_checked() -> None:
                 opened(file)
     for size in (2, 4, 8):
         assert write_d3m(digits_draft(), filled(digits_draft()), ancillary={"x-leaf": bytes(10 * size)})
-    with pytest.raises(
-        SectionError, match=r"x-leaf: E_SECTION_SIZE.*30 bytes.*2, 4 or 8 for each of 10 images"
-    ):
+    with pytest.raises(SectionError, match=r"x-leaf: E_SECTION_SIZE.*30 bytes.*2, 4 or 8 for each of 10 images"):
         write_d3m(digits_draft(), filled(digits_draft()), ancillary={"x-leaf": bytes(30)})
 
 
-@pytest.mark.parametrize(
-    "name", ["states 2^60", "many nodes", "deep", "2^52 label rows", "manifest above 1 MiB"]
-)
+@pytest.mark.parametrize("name", ["states 2^60", "many nodes", "deep", "2^52 label rows", "manifest above 1 MiB"])
 def test_bombs_cost_little(name: str) -> None:
     file, code = CASES[name]
     data = file if isinstance(file, bytes) else file.build()

@@ -69,15 +69,11 @@ def test_an_opened_file_travels_between_processes() -> None:
 
 def test_class_records() -> None:
     records = [ClassRecord("n01440764", "tench"), ClassRecord("n01443537", "Goldfisch, süß 金魚\u2028")]
-    draft = ContentDraft(
-        Classes(authority="wordnet-3.0", count=2), (group(labels=QuantizedLabels(step=1, width=2)),)
-    )
+    draft = ContentDraft(Classes(authority="wordnet-3.0", count=2), (group(labels=QuantizedLabels(step=1, width=2)),))
     data = write_d3m(draft, filled(draft) | {("cls", None): pack_classes(records)})
     assert D3MFile.open(data).class_records() == records
     with pytest.raises(SectionError, match=r"^cls line 2: E_SECTION_VALUE"):
-        write_d3m(
-            draft, filled(draft) | {("cls", None): pack_classes([records[0], ClassRecord("x", "a\tb")])}
-        )
+        write_d3m(draft, filled(draft) | {("cls", None): pack_classes([records[0], ClassRecord("x", "a\tb")])})
     for wrong in (
         ClassRecord("", "a"),
         ClassRecord("x", ""),
@@ -294,9 +290,7 @@ def files(draw: st.DrawFn) -> tuple[ContentDraft, About | None, dict[str, bytes]
             conditioning=draw(conditionings),
             noise_key=draw(st.integers(0, 2**64 - 1)),
             images=Images(
-                grid=draw(st.sampled_from([(1, 1), (2, 1), (2, 4)])),
-                count=draw(st.integers(1, 5)),
-                size=(32, 64),
+                grid=draw(st.sampled_from([(1, 1), (2, 1), (2, 4)])), count=draw(st.integers(1, 5)), size=(32, 64)
             ),
             labels=QuantizedLabels(step=draw(st.integers(1, 65_535)), width=classes),
         )
@@ -311,14 +305,10 @@ def files(draw: st.DrawFn) -> tuple[ContentDraft, About | None, dict[str, bytes]
         )
     )
     ancillary = draw(
-        st.dictionaries(
-            st.text("abc", max_size=3).map(lambda name: f"x-{name}"), st.binary(max_size=50), max_size=3
-        )
+        st.dictionaries(st.text("abc", max_size=3).map(lambda name: f"x-{name}"), st.binary(max_size=50), max_size=3)
     )
     return (
-        ContentDraft(
-            Classes(authority=draw(st.sampled_from(["none", "wordnet-3.0"])), count=classes), groups
-        ),
+        ContentDraft(Classes(authority=draw(st.sampled_from(["none", "wordnet-3.0"])), count=classes), groups),
         about,
         ancillary,
     )
@@ -365,9 +355,7 @@ def test_writer_refuses_what_a_reader_would() -> None:
 def test_a_section_that_is_not_there() -> None:
     file = D3MFile.open(golden("digits.d3m"))
     for key in (("wrd", 0), ("lab", None), ("lab", 1), ("x-leaf", 0)):
-        with pytest.raises(
-            UsageError, match=r"no section.*cls, emb of group 0, lab of group 0, x-leaf, x-note"
-        ):
+        with pytest.raises(UsageError, match=r"no section.*cls, emb of group 0, lab of group 0, x-leaf, x-note"):
             file.section(*key)
 
 

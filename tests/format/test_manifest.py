@@ -149,9 +149,7 @@ PATHS = [(wire, path) for wire in WIRE for path in leaves(wire)]
 
 
 @given(st.sampled_from(PATHS), st.sampled_from(HOSTILE))
-def test_a_hostile_value_anywhere_is_refused_or_kept_as_it_is(
-    place: tuple[Any, tuple[Any, ...]], new: Any
-) -> None:
+def test_a_hostile_value_anywhere_is_refused_or_kept_as_it_is(place: tuple[Any, tuple[Any, ...]], new: Any) -> None:
     wire, path = place
     candidate = changed(wire, path, new)
     manifest, message = None, ""

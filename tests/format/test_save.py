@@ -68,9 +68,7 @@ def test_read_only_folder(tmp_path: Path) -> None:
         "try: save_atomically('a.d3m', b'data')\n"
         "except OutputError as error: print(error)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
     assert done.stdout == "a.d3m: the file cannot be written: Permission denied\n"
     assert not list(folder.iterdir())
 
@@ -81,8 +79,6 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
         "os.fsync = lambda handle: (_ for _ in ()).throw(KeyboardInterrupt)\n"
         "save_atomically(sys.argv[1], b'data')"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "a.d3m")], capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.d3m")], capture_output=True, text=True)
     assert "KeyboardInterrupt" in done.stderr
     assert not list(tmp_path.iterdir())

@@ -22,8 +22,11 @@ from d3codec.generators.graphs import AUTOENCODER_KL, CLIP_TEXT, FAMILIES, GRAPH
 from d3codec.generators.weights import describe
 
 SPEC = Path(__file__).parents[2] / "spec" / "generators.md"
-WEIGHTS = {"text_encoder": "model.safetensors", "unet": "diffusion_pytorch_model.safetensors",
-           "vae": "diffusion_pytorch_model.safetensors"}
+WEIGHTS = {
+    "text_encoder": "model.safetensors",
+    "unet": "diffusion_pytorch_model.safetensors",
+    "vae": "diffusion_pytorch_model.safetensors",
+}
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +54,7 @@ def edit_weights(pipeline: Path, part: str, edit) -> None:
 
 # --------------------------------------------------------------------------------------------------- registry
 
+
 def test_the_specification_has_the_same_tables():
     text = SPEC.read_text()
     for graph in GRAPHS.values():
@@ -74,9 +78,7 @@ def test_no_field_of_the_installed_networks_is_missing():
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     for network, graph in ((AutoencoderKL, AUTOENCODER_KL), (UNet2DConditionModel, UNET_2D_CONDITION)):
-        installed = {
-            name: parameter.default for name, parameter in inspect.signature(network).parameters.items()
-        }
+        installed = {name: parameter.default for name, parameter in inspect.signature(network).parameters.items()}
         for name, default in installed.items():
             assert name in graph.defaults or name in graph.ignored, name
             if name in graph.defaults:
@@ -88,18 +90,14 @@ def test_no_field_of_the_installed_text_encoder_is_missing():
     from transformers.models.clip.configuration_clip import CLIPTextConfig
 
     own = {
-        field.name: field.default
-        for field in fields(CLIPTextConfig)
-        if field.name in CLIPTextConfig.__annotations__
+        field.name: field.default for field in fields(CLIPTextConfig) if field.name in CLIPTextConfig.__annotations__
     }
     assert own.keys() - {"model_type", "base_config_key"} <= CLIP_TEXT.defaults.keys() | CLIP_TEXT.ignored
     assert {name: own[name] for name in CLIP_TEXT.defaults} == CLIP_TEXT.defaults
 
 
 def test_a_resolved_configuration_has_every_field():
-    resolved = resolve(
-        UNET_2D_CONDITION, {"norm_num_groups": 16, "mid_block_scale_factor": 1, "x": None}, "f"
-    )
+    resolved = resolve(UNET_2D_CONDITION, {"norm_num_groups": 16, "mid_block_scale_factor": 1, "x": None}, "f")
     assert resolved.keys() == UNET_2D_CONDITION.defaults.keys()
     assert resolved["norm_num_groups"] == 16
     assert type(resolved["mid_block_scale_factor"]) is float
@@ -110,14 +108,17 @@ def test_negative_zero_does_not_rename():
     assert str(resolve(AUTOENCODER_KL, {"scaling_factor": -0.0}, "f")["scaling_factor"]) == "0.0"
 
 
-@pytest.mark.parametrize(("graph", "config", "field", "found"), [
-    (UNET_2D_CONDITION, {"sparkle": 3}, "sparkle", "3"),
-    (AUTOENCODER_KL, {"shift_factor": 0.1}, "shift_factor", "0.1"),
-    (UNET_2D_CONDITION, {"addition_embed_type": "text_time"}, "addition_embed_type", "text_time"),
-    (AUTOENCODER_KL, {"scaling_factor": {"a": 1}}, "scaling_factor", "{'a': 1}"),
-    (AUTOENCODER_KL, {"_class_name": "AutoencoderTiny"}, None, "AutoencoderTiny"),
-    (CLIP_TEXT, {"architectures": ["CLIPTextModelWithProjection"]}, None, "CLIPTextModelWithProjection"),
-])
+@pytest.mark.parametrize(
+    ("graph", "config", "field", "found"),
+    [
+        (UNET_2D_CONDITION, {"sparkle": 3}, "sparkle", "3"),
+        (AUTOENCODER_KL, {"shift_factor": 0.1}, "shift_factor", "0.1"),
+        (UNET_2D_CONDITION, {"addition_embed_type": "text_time"}, "addition_embed_type", "text_time"),
+        (AUTOENCODER_KL, {"scaling_factor": {"a": 1}}, "scaling_factor", "{'a': 1}"),
+        (AUTOENCODER_KL, {"_class_name": "AutoencoderTiny"}, None, "AutoencoderTiny"),
+        (CLIP_TEXT, {"architectures": ["CLIPTextModelWithProjection"]}, None, "CLIPTextModelWithProjection"),
+    ],
+)
 def test_what_the_registry_does_not_describe_is_refused(graph, config, field, found):
     with pytest.raises(GeneratorError) as caught:
         resolve(graph, config, "folder/config.json")
@@ -128,31 +129,29 @@ def test_what_the_registry_does_not_describe_is_refused(graph, config, field, fo
 
 # ---------------------------------------------------------------------------------------------------- digests
 
+
 def test_the_id_is_that_of_section_6(original):
     """Computed again with nothing but hashlib, numpy and the canonical packing of the specification."""
+
     def sha(value: bytes) -> bytes:
         return hashlib.sha256(value).digest()
 
     parts = {}
     for part, graph in FAMILIES["stable-diffusion"].items():
         config = json.loads((original / part / "config.json").read_text())
-        resolved = {name: float(config[name]) if isinstance(default, float) else config.get(name, default)
-                    for name, default in graph.defaults.items()}
-        arrays = {
-            name: array.astype("<f2") for name, array in load_file(original / part / WEIGHTS[part]).items()
+        resolved = {
+            name: float(config[name]) if isinstance(default, float) else config.get(name, default)
+            for name, default in graph.defaults.items()
         }
-        rows = [
-            [name, "float16", list(array.shape), sha(array.tobytes())]
-            for name, array in sorted(arrays.items())
-        ]
-        parts[part] = sha(
-            canonical.pack({"config": resolved, "graph": graph.id, "weights": sha(canonical.pack(rows))})
-        )
+        arrays = {name: array.astype("<f2") for name, array in load_file(original / part / WEIGHTS[part]).items()}
+        rows = [[name, "float16", list(array.shape), sha(array.tobytes())] for name, array in sorted(arrays.items())]
+        parts[part] = sha(canonical.pack({"config": resolved, "graph": graph.id, "weights": sha(canonical.pack(rows))}))
     record = describe(original, "f16")
     assert record.parts == parts
     assert record.id == sha(canonical.pack({"family": "stable-diffusion", "parts": parts}))
     assert record.bytes_by_part["vae"] == 2 * sum(
-        array.size for array in load_file(original / "vae" / WEIGHTS["vae"]).values())
+        array.size for array in load_file(original / "vae" / WEIGHTS["vae"]).values()
+    )
 
 
 def halve(arrays):
@@ -176,9 +175,7 @@ def test_the_float16_variant_is_read_if_it_is_alone(original, pipeline):
 def test_shards_are_one_file(original, pipeline):
     arrays = load_file(pipeline / "unet" / WEIGHTS["unet"])
     names = sorted(arrays)
-    where = {
-        name: f"diffusion_pytorch_model-{1 + (place > 20)}.safetensors" for place, name in enumerate(names)
-    }
+    where = {name: f"diffusion_pytorch_model-{1 + (place > 20)}.safetensors" for place, name in enumerate(names)}
     for shard in set(where.values()):
         save_file({name: arrays[name] for name in names if where[name] == shard}, pipeline / "unet" / shard)
     (pipeline / "unet" / WEIGHTS["unet"]).unlink()
@@ -189,20 +186,23 @@ def test_shards_are_one_file(original, pipeline):
 def test_names_of_older_publications(original, pipeline):
     def older(arrays):
         return {f"text_model.{name}": array for name, array in arrays.items()} | {
-            "text_model.embeddings.position_ids": np.arange(8)[None]}
+            "text_model.embeddings.position_ids": np.arange(8)[None]
+        }
 
     edit_weights(pipeline, "text_encoder", older)
     assert describe(pipeline, "f16").id == describe(original, "f16").id
-    assert AUTOENCODER_KL.tensor_name("encoder.mid_block.attentions.0.proj_attn.weight") == \
-        "encoder.mid_block.attentions.0.to_out.0.weight"
-    assert AUTOENCODER_KL.tensor_name("decoder.mid_block.attentions.0.key.bias") == \
-        "decoder.mid_block.attentions.0.to_k.bias"
+    assert (
+        AUTOENCODER_KL.tensor_name("encoder.mid_block.attentions.0.proj_attn.weight")
+        == "encoder.mid_block.attentions.0.to_out.0.weight"
+    )
+    assert (
+        AUTOENCODER_KL.tensor_name("decoder.mid_block.attentions.0.key.bias")
+        == "decoder.mid_block.attentions.0.to_k.bias"
+    )
 
 
 def test_what_changes_no_pixel_does_not_rename(original, pipeline):
-    edit_config(
-        pipeline, "vae", sample_size=512, force_upcast=False, _diffusers_version="0.1", _name_or_path="x"
-    )
+    edit_config(pipeline, "vae", sample_size=512, force_upcast=False, _diffusers_version="0.1", _name_or_path="x")
     edit_config(pipeline, "text_encoder", projection_dim=3, torch_dtype="float16", transformers_version="4.1")
     edit_config(pipeline, "unet", sample_size=64, act_fn=..., layers_per_block=1, future_field=None)
     shutil.rmtree(pipeline / "tokenizer")
@@ -210,8 +210,10 @@ def test_what_changes_no_pixel_does_not_rename(original, pipeline):
     assert describe(pipeline, "f16").id == describe(original, "f16").id
 
 
-@pytest.mark.parametrize(("part", "change"), [("vae", {"scaling_factor": 0.5}), ("unet", {"norm_eps": 1e-6}),
-                                              ("text_encoder", {"hidden_act": "gelu"})])
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [("vae", {"scaling_factor": 0.5}), ("unet", {"norm_eps": 1e-6}), ("text_encoder", {"hidden_act": "gelu"})],
+)
 def test_a_field_that_changes_pixels_renames_its_part(original, pipeline, part, change):
     edit_config(pipeline, part, **change)
     before, after = describe(original, "f16"), describe(pipeline, "f16")
@@ -230,6 +232,7 @@ def test_one_weight_renames(original, pipeline):
 
 # --------------------------------------------------------------------------------------------------- refusals
 
+
 def test_pickled_weights_are_never_read(pipeline):
     (pipeline / "unet" / WEIGHTS["unet"]).rename(pipeline / "unet" / "diffusion_pytorch_model.bin")
     with pytest.raises(GeneratorError, match="never reads pickled"):
@@ -237,9 +240,7 @@ def test_pickled_weights_are_never_read(pipeline):
 
 
 def test_a_weight_that_float16_cannot_hold(pipeline):
-    edit_weights(
-        pipeline, "vae", lambda arrays: arrays | {"decoder.conv_in.bias": np.full(8, 1e6, np.float32)}
-    )
+    edit_weights(pipeline, "vae", lambda arrays: arrays | {"decoder.conv_in.bias": np.full(8, 1e6, np.float32)})
     with pytest.raises(GeneratorError, match="range of float16") as caught:
         describe(pipeline, "f16")
     assert caught.value.field == "decoder.conv_in.bias"
@@ -270,6 +271,7 @@ def test_an_unknown_cast(pipeline):
 
 
 # ---------------------------------------------------------------------------------------------------- records
+
 
 def flip_last_byte(path: Path) -> None:
     """Another content of the same size and time."""

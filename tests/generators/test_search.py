@@ -29,9 +29,7 @@ def hub(tmp_path, monkeypatch):
 
 def publish(hub: Path, repository: str, pipeline: Path, revision: str = "0" * 40) -> Path:
     """As huggingface_hub lays out its cache."""
-    return Path(
-        shutil.copytree(pipeline, hub / f"models--{repository.replace('/', '--')}" / "snapshots" / revision)
-    )
+    return Path(shutil.copytree(pipeline, hub / f"models--{repository.replace('/', '--')}" / "snapshots" / revision))
 
 
 def test_home_is_what_the_variable_says(tmp_path, monkeypatch):

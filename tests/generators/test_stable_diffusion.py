@@ -49,16 +49,16 @@ def test_the_networks_compute_what_the_libraries_compute(pipeline, generator):
         images = generator.decode_latents(latents)
         assert images.shape == (2, 3, 8, 8)
         assert same(images, vae.decode(latents / vae.config.scaling_factor).sample)
-        assert same(generator.encode_images(images),
-                    vae.encode(images).latent_dist.mean * vae.config.scaling_factor)
+        assert same(generator.encode_images(images), vae.encode(images).latent_dist.mean * vae.config.scaling_factor)
 
 
 def test_the_cast_rounds_the_weights_first(pipeline, generator):
     rounded = StableDiffusion.load(pipeline, cast="f16")
     assert rounded.dtype == torch.float32
     for part in ("text_encoder", "unet", "vae"):
-        for (name, exact), cast in zip(getattr(generator, part).named_parameters(),
-                                       getattr(rounded, part).parameters(), strict=True):
+        for (name, exact), cast in zip(
+            getattr(generator, part).named_parameters(), getattr(rounded, part).parameters(), strict=True
+        ):
             assert torch.equal(exact.half().float(), cast), name
     assert not torch.equal(generator.unet.conv_in.weight, rounded.unet.conv_in.weight)
 
@@ -135,11 +135,14 @@ def test_encoding_hints(pipeline, generator, tmp_path):
         StableDiffusion.load(copy, cast="f16").encoding_hints()
 
 
-@pytest.mark.parametrize(("part", "change", "words"), [
-    ("unet", {"block_out_channels": [8, 32]}, "do not fit the configuration"),
-    ("unet", {"down_block_types": ["NoSuchBlock", "DownBlock2D"]}, "can be built"),
-    ("vae", {"latent_channels": 8}, "do not fit the configuration"),
-])
+@pytest.mark.parametrize(
+    ("part", "change", "words"),
+    [
+        ("unet", {"block_out_channels": [8, 32]}, "do not fit the configuration"),
+        ("unet", {"down_block_types": ["NoSuchBlock", "DownBlock2D"]}, "can be built"),
+        ("vae", {"latent_channels": 8}, "do not fit the configuration"),
+    ],
+)
 def test_weights_that_do_not_fit_the_configuration(pipeline, tmp_path, part, change, words):
     copy = Path(shutil.copytree(pipeline, tmp_path / "copy"))
     path = copy / part / "config.json"

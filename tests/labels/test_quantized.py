@@ -105,9 +105,10 @@ def test_chosen_step_is_the_smallest_that_fits(logits: np.ndarray) -> None:
             quantized.encode(logits, step - 1)
 
 
-@pytest.mark.parametrize(("top", "bottom", "step"), [
-    (127, -127, 1), (127.25, -127.25, 1), (127.5, -127.5, 2), (128, -128, 2), (-128.5, 128.5, 2),
-    (255, -255, 3)])
+@pytest.mark.parametrize(
+    ("top", "bottom", "step"),
+    [(127, -127, 1), (127.25, -127.25, 1), (127.5, -127.5, 2), (128, -128, 2), (-128.5, 128.5, 2), (255, -255, 3)],
+)
 def test_chosen_step_at_the_edge_of_int8(top: float, bottom: float, step: int) -> None:
     assert quantized.choose_step(np.array([[top, bottom]]) / 256) == step
 

@@ -24,10 +24,24 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     options: dict[str, Any] = {**OPTIONS, "generator": pipeline, "teacher": grey_teacher}
     calls: list[tuple[str, int, int]] = []
     output = folder / "tiny.d3m"
-    report = encode(three_greys(), output, **options, keep_work=True, report=folder / "report.json",
-                    progress=lambda *event: calls.append(event))
-    yield SimpleNamespace(folder=folder, pipeline=pipeline, options=options, output=output, report=report,
-                          calls=calls, images=three_greys(), work=Path(f"{output}.work"))
+    report = encode(
+        three_greys(),
+        output,
+        **options,
+        keep_work=True,
+        report=folder / "report.json",
+        progress=lambda *event: calls.append(event),
+    )
+    yield SimpleNamespace(
+        folder=folder,
+        pipeline=pipeline,
+        options=options,
+        output=output,
+        report=report,
+        calls=calls,
+        images=three_greys(),
+        work=Path(f"{output}.work"),
+    )
     torch.set_num_threads(threads)
     os.environ.pop("D3CODEC_HOME")
     if before is not None:

@@ -39,8 +39,15 @@ def start(folder: Path, name: str) -> tuple[int, int]:
         def tell(stage: str, done: int, _total: int) -> None:
             os.write(writer, bytes([done]) if stage == "invert" else b"\0")
 
-        encode(three_greys(), folder / name, generator=folder / "pipeline", teacher=grey_teacher, **OPTIONS,
-               save_seconds=0.0, progress=tell)
+        encode(
+            three_greys(),
+            folder / name,
+            generator=folder / "pipeline",
+            teacher=grey_teacher,
+            **OPTIONS,
+            save_seconds=0.0,
+            progress=tell,
+        )
         code = 0
     finally:
         sys.stderr.flush()
@@ -76,10 +83,15 @@ def main(folder: Path, seed: int) -> dict[str, Any]:
     killed = [kill(*start(folder, "war.d3m"), moment, chance.random() * 0.03) for moment in moments]
     left = sorted(path.name for path in (folder / "war.d3m.work").glob("*"))
     steps = finish(*start(folder, "war.d3m"))
-    digests = {
-        name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("peace.d3m", "war.d3m")}
-    return {"moments": moments, "killed": killed, "left": left, "steps": steps, **digests,
-            "remaining": sorted(path.name for path in folder.glob("*.work*"))}
+    digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("peace.d3m", "war.d3m")}
+    return {
+        "moments": moments,
+        "killed": killed,
+        "left": left,
+        "steps": steps,
+        **digests,
+        "remaining": sorted(path.name for path in folder.glob("*.work*")),
+    }
 
 
 if __name__ == "__main__":

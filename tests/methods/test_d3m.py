@@ -26,8 +26,7 @@ HERE = Path(__file__).parent
 
 def pixels_of(case: SimpleNamespace) -> np.ndarray:
     file = D3MFile.open(case.output)
-    units = decoded_units(
-        file, Plan.of(file.content), profile="reproducible", device="cpu", generator=case.pipeline)
+    units = decoded_units(file, Plan.of(file.content), profile="reproducible", device="cpu", generator=case.pipeline)
     return np.concatenate([pixels for _, pixels in units])
 
 
@@ -103,8 +102,9 @@ def test_finished_work_is_used_again_with_another_packing(tiny: SimpleNamespace)
     again = tiny.folder / "again.d3m"
     calls: list[tuple[str, int, int]] = []
     options = {**tiny.options, "label_step": 300, "leaf_bytes": 0, "licence": None}
-    report = encode(tiny.images, again, **options, work=tiny.work, keep_work=True,
-                    progress=lambda *event: calls.append(event))
+    report = encode(
+        tiny.images, again, **options, work=tiny.work, keep_work=True, progress=lambda *event: calls.append(event)
+    )
     assert not any(stage == "invert" for stage, _, _ in calls)
     assert report.label_step == 300
     assert report.bytes_total < tiny.report.bytes_total
@@ -135,8 +135,7 @@ def test_class_words(tiny: SimpleNamespace) -> None:
     ids = np.frombuffer(file.section("wrd", 0), "<u2")
     assert ids.tolist() == [generator.tokenize(name)[1] for name in "abc"]
     units = list(
-        decoded_units(
-            file, Plan.of(file.content), profile="reproducible", device="cpu", generator=tiny.pipeline)
+        decoded_units(file, Plan.of(file.content), profile="reproducible", device="cpu", generator=tiny.pipeline)
     )
     assert sum(len(pixels) for _, pixels in units) == 12
     assert file.about is not None
@@ -166,9 +165,14 @@ def test_other_options_are_refused_and_restart_takes_them(tiny: SimpleNamespace)
 def test_ids_and_unequal_classes(tiny: SimpleNamespace) -> None:
     images, labels, names = three_greys()
     output = tiny.folder / "ids.d3m"
-    report = encode((images[:-9:] + images[-9::3], labels[:-9] + labels[-9::3], names), output,
-                    **{**tiny.options, "inversion_steps": 1, "leaf_bytes": 0}, class_ids=["n1", "n2", "n3"],
-                    authority="wordnet-3.0", patches_per_class=4)
+    report = encode(
+        (images[:-9:] + images[-9::3], labels[:-9] + labels[-9::3], names),
+        output,
+        **{**tiny.options, "inversion_steps": 1, "leaf_bytes": 0},
+        class_ids=["n1", "n2", "n3"],
+        authority="wordnet-3.0",
+        patches_per_class=4,
+    )
     assert [record.id for record in D3MFile.open(output).class_records()] == ["n1", "n2", "n3"]
     assert report.options["patches_per_class"] == 4
 
@@ -206,8 +210,7 @@ class FiveClasses:
         (named("a", "b", "a"), {}, ImagesError, "class 2 is there twice.*'a'"),
         (named("a", "", "c"), {}, ImagesError, "class 1 must be 1 to"),
         (three_greys(), {"teacher": FiveClasses()}, TeacherError, "found 5, expected 3"),
-        (three_greys(), {"teacher": lambda images: grey_teacher(images)[:, :2]}, TeacherError,
-         r"\(1, 2\).*\(1, 3\)"),
+        (three_greys(), {"teacher": lambda images: grey_teacher(images)[:, :2]}, TeacherError, r"\(1, 2\).*\(1, 3\)"),
         (three_greys(), {"template": "a photo"}, UsageError, "slots"),
         (three_greys(), {"template": "A9 *"}, UsageError, "template"),
         (three_greys(), {"initial_token": "bc"}, UsageError, r"initial_token.*'bc' is the tokens"),
@@ -217,8 +220,12 @@ class FiveClasses:
         (three_greys(), {"inversion_batch": 2}, UsageError, "at least 3"),
         (three_greys(), {"class_ids": ["x", "y"], "authority": "own"}, UsageError, "found 2, expected 3"),
         (three_greys(), {"class_ids": ["x", "y", "z"]}, UsageError, "authority"),
-        (three_greys(), {"class_ids": ["x", "y", "x"], "authority": "own"}, ImagesError,
-         "id of class 2 is there twice"),
+        (
+            three_greys(),
+            {"class_ids": ["x", "y", "x"], "authority": "own"},
+            ImagesError,
+            "id of class 2 is there twice",
+        ),
         (three_greys(), {"licence": "a\tb"}, UsageError, "licence"),
         (three_greys(), {"label_step": 3, "labels": "hard"}, UsageError, "label_step"),
         (three_greys(), {"steps": 1001}, UsageError, "steps.*1 to 1000"),
@@ -231,9 +238,9 @@ class FiveClasses:
         (three_greys(), {"generator": "no/such-repository"}, D3MError, "no/such-repository"),
     ],
 )
-def test_bad_input_is_refused_before_any_work(tiny: SimpleNamespace, tmp_path: Path, images: Any,
-                                              changes: dict[str, Any], error: type[D3MError],
-                                              message: str) -> None:
+def test_bad_input_is_refused_before_any_work(
+    tiny: SimpleNamespace, tmp_path: Path, images: Any, changes: dict[str, Any], error: type[D3MError], message: str
+) -> None:
     with pytest.raises(error, match=message):
         encode(images, tmp_path / "x.d3m", **{**tiny.options, **changes})
     assert list(tmp_path.iterdir()) == []
@@ -255,15 +262,19 @@ def test_schedules_that_a_file_cannot_state(tiny: SimpleNamespace, tmp_path: Pat
     path = tmp_path / "scheduler" / "scheduler_config.json"
     path.parent.mkdir()
     good = json.loads((tiny.pipeline / "scheduler" / "scheduler_config.json").read_text())
-    for change in ({"beta_schedule": "squaredcos_cap_v2"}, {"beta_start": 0.00000012},
-                   {"prediction_type": "flow"}):
+    for change in ({"beta_schedule": "squaredcos_cap_v2"}, {"beta_start": 0.00000012}, {"prediction_type": "flow"}):
         path.write_text(json.dumps({**good, **change}))
         with pytest.raises(GeneratorError, match="cannot be stated"):
             read_recipe(tmp_path, 2.0, 3)
     path.write_text(
         json.dumps(
-            {**good, "beta_schedule": "linear", "prediction_type": "v_prediction", "set_alpha_to_one": True,
-             "steps_offset": 1}
+            {
+                **good,
+                "beta_schedule": "linear",
+                "prediction_type": "v_prediction",
+                "set_alpha_to_one": True,
+                "steps_offset": 1,
+            }
         )
     )
     recipe = read_recipe(tmp_path, 1.0, 1000)
@@ -276,10 +287,17 @@ def test_killed_at_three_moments_it_ends_with_the_same_bytes(tiny: SimpleNamespa
     (tmp_path / "pipeline").symlink_to(tiny.pipeline)
     seed = random.SystemRandom().randrange(1_000_000)
     environment = {
-        **os.environ, "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])}
-    done = subprocess.run([sys.executable, HERE / "killed_encode.py", tmp_path, str(seed)], env=environment,
-                          capture_output=True, text=True, timeout=300)
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    }
+    done = subprocess.run(
+        [sys.executable, HERE / "killed_encode.py", tmp_path, str(seed)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, f"seed {seed}: {done.stderr[-2000:]}"
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["killed"][:2] == [True, True], f"seed {seed}: {found}"  # the third may come too late

@@ -20,8 +20,17 @@ def test_learned_prompts_draw_their_digits(tmp_path: Path, monkeypatch: pytest.M
     teacher = load_teacher(tmp_path / "teacher.safetensors")
     real = read_images("digits:test")
     assert (teacher(np.stack(real.images)).argmax(1) == real.labels).mean() > 0.93
-    report = encode("digits:train", tmp_path / "digits.d3m", teacher=tmp_path / "teacher.safetensors", ipc=2,
-                    crops=1, crop_scale=(1, 1), inversion_steps=40, label_step=1024, leaf_bytes=0)
+    report = encode(
+        "digits:train",
+        tmp_path / "digits.d3m",
+        teacher=tmp_path / "teacher.safetensors",
+        ipc=2,
+        crops=1,
+        crop_scale=(1, 1),
+        inversion_steps=40,
+        label_step=1024,
+        leaf_bytes=0,
+    )
     options = report.options  # from the hints of the generator
     assert (options["template"], options["initial_token"]) == ("a collage of digit *", "digit")
     assert (options["steps"], options["guidance"], options["resolution"]) == (10, 2.0, 16)

@@ -163,8 +163,11 @@ def test_nothing_runs_code_from_a_file(path):
 def test_public_names_are_the_listed_ones():
     """At run time, for type checkers and in `dir` there are the same names, and each of them is there."""
     tree = ast.parse((PACKAGE / "__init__.py").read_text("utf-8"))
-    for_types = {found.name.rpartition(".")[2]: found.name.rpartition(".")[0]
-                 for found in _walk(tree, late=False, for_types=False) if found.for_types}
+    for_types = {
+        found.name.rpartition(".")[2]: found.name.rpartition(".")[0]
+        for found in _walk(tree, late=False, for_types=False)
+        if found.for_types
+    }
     assert for_types == d3codec._HOMES
     assert set(d3codec.__all__) == {*d3codec._HOMES, "__version__"} == set(dir(d3codec))
     for name in d3codec.__all__:

@@ -21,8 +21,13 @@ def knows(labels_of):
     return lambda images: 4.0 * np.eye(10, dtype=np.float32)[labels_of(images)]
 
 
-@given(bits=st.integers(1, 8), count=st.integers(1, 5), height=st.integers(1, 4), width=st.integers(1, 4),
-       seed=st.integers(0, 2**32))
+@given(
+    bits=st.integers(1, 8),
+    count=st.integers(1, 5),
+    height=st.integers(1, 4),
+    width=st.integers(1, 4),
+    seed=st.integers(0, 2**32),
+)
 @settings(max_examples=150, deadline=None)
 def test_levels_come_back_exactly(bits, count, height, width, seed):
     shape = (count, height, width)
@@ -67,8 +72,9 @@ def test_labels_follow_from_the_number_of_images(digits):
 
 
 def test_seeds_pick_other_images_and_the_same_seed_the_same(digits):
-    picks = [set(baselines.fit_to_bytes(*digits, bits=1, budget=300, seed=seed).positions.tolist())
-             for seed in (0, 0, 1)]
+    picks = [
+        set(baselines.fit_to_bytes(*digits, bits=1, budget=300, seed=seed).positions.tolist()) for seed in (0, 0, 1)
+    ]
     assert picks[0] == picks[1] != picks[2]
 
 

@@ -71,8 +71,14 @@ def test_the_report_adds_up(reports):
 
 def test_the_number_of_processes_changes_nothing(collages, test_images, reports):
     seen = []
-    again = evaluate_all([(collages, "H"), (collages, "S1")], test_images, runs=2, steps=30, processes=2,
-                         progress=lambda *step: seen.append(step))
+    again = evaluate_all(
+        [(collages, "H"), (collages, "S1")],
+        test_images,
+        runs=2,
+        steps=30,
+        processes=2,
+        progress=lambda *step: seen.append(step),
+    )
     assert [report.per_run for report in again] == [reports["H"].per_run, reports["S1"].per_run]
     assert seen == [("students", done, 4) for done in range(5)]
 
@@ -90,10 +96,13 @@ def test_flips_reach_the_students():
     labels = np.arange(40) % 2
     images = np.zeros((40, 8, 8, 3), np.uint8)
     images[labels == 0, :, :4] = images[labels == 1, :, 4:] = 200
-    dataset, test = (TrainingSet(images, labels, None, (1, 1), ("left", "right")),
-                     LabelledImages(list(images), labels, ("left", "right"), "sides"))
-    plain, flipped = (evaluate(dataset, test, protocol="H", runs=1, steps=60, side=8, flip=flip)
-                      for flip in (False, True))
+    dataset, test = (
+        TrainingSet(images, labels, None, (1, 1), ("left", "right")),
+        LabelledImages(list(images), labels, ("left", "right"), "sides"),
+    )
+    plain, flipped = (
+        evaluate(dataset, test, protocol="H", runs=1, steps=60, side=8, flip=flip) for flip in (False, True)
+    )
     assert plain.accuracy_percent == 100
     assert flipped.accuracy_percent < 80
 
@@ -106,6 +115,7 @@ def test_soft_labels_and_not_the_classes_are_what_s0_and_s1_learn(collages, test
 
 
 # -------------------------------------------------------------------------------------------------- crops
+
 
 def test_a_crop_inside_one_patch_has_the_label_of_that_patch():
     probabilities = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.0, 0.0, 1.0], [0.3, 0.3, 0.4]])
@@ -123,8 +133,9 @@ def test_other_crops_mix_the_labels_by_area():
     assert crop_label(16, 16, (2, 2), (4, 6, 12, 14), probabilities) == pytest.approx([0.125, 0.375] * 2)
 
 
-@pytest.mark.parametrize(("height", "width", "grid"), [
-    (16, 16, (2, 2)), (16, 16, (1, 1)), (12, 24, (1, 3)), (4, 4, (4, 4))])
+@pytest.mark.parametrize(
+    ("height", "width", "grid"), [(16, 16, (2, 2)), (16, 16, (1, 1)), (12, 24, (1, 3)), (4, 4, (4, 4))]
+)
 def test_random_boxes_are_squares_between_a_patch_and_the_collage(height, width, grid):
     generator = torch.Generator().manual_seed(0)
     boxes = {random_box(height, width, grid, generator) for _ in range(2000)}
@@ -155,14 +166,16 @@ def test_crops_and_their_labels_belong_together():
 
 # ------------------------------------------------------------------------------------------------ classes
 
+
 def test_the_order_of_the_test_classes_does_not_matter(collages, test_images, reports):
     names = tuple(reversed(test_images.class_names))
     reversed_order = LabelledImages(test_images.images, 3 - test_images.labels, names, "reversed")
     assert evaluate(collages, reversed_order, protocol="H", runs=2, steps=30).per_run == reports["H"].per_run
 
 
-@pytest.mark.parametrize(("theirs", "named"), [
-    (("a", "b"), "c"), (("a", "b", "c", "d"), "d"), (("a", "b", "x"), "x"), (("0", "1"), "a")])
+@pytest.mark.parametrize(
+    ("theirs", "named"), [(("a", "b"), "c"), (("a", "b", "c", "d"), "d"), (("a", "b", "x"), "x"), (("0", "1"), "a")]
+)
 def test_other_classes_are_refused_by_name(theirs, named):
     test = LabelledImages([np.zeros((8, 8, 3), np.uint8)], np.zeros(1, np.int64), theirs, "here")
     with pytest.raises(ImagesError, match=f"(: |, ){named}"):
@@ -178,14 +191,16 @@ def test_numbered_classes_are_matched_by_position():
 
 # ------------------------------------------------------------------------------------------------ refusals
 
+
 @pytest.mark.parametrize("protocol", ["S0", "S1"])
 def test_soft_protocols_need_soft_labels(collages, test_images, protocol):
     with pytest.raises(UsageError, match="protocol H"):
         evaluate(replace(collages, patch_logits=None), test_images, protocol=protocol, steps=1)
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("runs", 0), ("steps", 0), ("processes", 0), ("side", 20), ("protocol", "F")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("runs", 0), ("steps", 0), ("processes", 0), ("side", 20), ("protocol", "F")]
+)
 def test_arguments_without_sense(collages, test_images, name, value):
     arguments = {"protocol": "H", "steps": 1, "runs": 1} | {name: value}
     with pytest.raises(UsageError) as caught:
@@ -193,9 +208,16 @@ def test_arguments_without_sense(collages, test_images, name, value):
     assert caught.value.field == name
 
 
-@pytest.mark.parametrize(("field", "value"), [
-    ("images", np.zeros((40, 16, 16), np.uint8)), ("images", np.zeros((0, 16, 16, 3), np.uint8)),
-    ("labels", np.zeros(39, np.int64)), ("labels", np.full(40, 4)), ("patch_logits", np.zeros((40, 3, 4)))])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("images", np.zeros((40, 16, 16), np.uint8)),
+        ("images", np.zeros((0, 16, 16, 3), np.uint8)),
+        ("labels", np.zeros(39, np.int64)),
+        ("labels", np.full(40, 4)),
+        ("patch_logits", np.zeros((40, 3, 4))),
+    ],
+)
 def test_parts_that_do_not_fit_together(collages, field, value):
     with pytest.raises(ImagesError) as caught:
         replace(collages, **{field: value})
@@ -211,8 +233,18 @@ def test_probabilities_are_the_softmax_even_of_large_logits(collages):
 
 def test_a_failing_student_ends_the_others(collages, test_images):
     """More classes in the labels than the network has can only come from a broken task: nothing may hang."""
-    good = Task(collages.images, collages.labels, None, None, np.zeros((1, 16, 16, 3), np.uint8),
-                np.zeros(1, np.int64), 4, 1, 0, 16)
+    good = Task(
+        collages.images,
+        collages.labels,
+        None,
+        None,
+        np.zeros((1, 16, 16, 3), np.uint8),
+        np.zeros(1, np.int64),
+        4,
+        1,
+        0,
+        16,
+    )
     with pytest.raises(ImagesError):
         run_students([replace(good, classes=2), good], processes=2)
 

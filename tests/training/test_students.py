@@ -47,8 +47,18 @@ def test_soft_targets_of_the_right_classes_teach_and_shuffled_ones_do_not(digits
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(digits):
     images, labels, *_ = digits
-    nets = [students.train(images[:100], labels[:100], classes=10, steps=5, seed=seed, side=16,
-                           augment=Augmentation(5, 0.1, 0.1, flip=True)) for seed in (3, 3, 4)]
+    nets = [
+        students.train(
+            images[:100],
+            labels[:100],
+            classes=10,
+            steps=5,
+            seed=seed,
+            side=16,
+            augment=Augmentation(5, 0.1, 0.1, flip=True),
+        )
+        for seed in (3, 3, 4)
+    ]
     assert same_weights(nets[0], nets[1])
     assert not same_weights(nets[0], nets[2])
 
@@ -68,9 +78,10 @@ def test_one_thread_puts_the_number_of_threads_back():
     assert torch.get_num_threads() == 2
 
 
-@pytest.mark.parametrize(("side", "widths", "parameters"), [
-    (8, (32, 32), 10_602), (16, (32, 32, 32), 19_914), (32, (32, 64, 128), 94_986),
-    (64, (32, 64, 128, 256), 391_946)])
+@pytest.mark.parametrize(
+    ("side", "widths", "parameters"),
+    [(8, (32, 32), 10_602), (16, (32, 32, 32), 19_914), (32, (32, 64, 128), 94_986), (64, (32, 64, 128, 256), 391_946)],
+)
 def test_the_network_of_each_side(side, widths, parameters):
     net = students.empty_network(10, side)
     assert students.block_widths(side) == widths
@@ -99,16 +110,31 @@ def test_resize_is_pillows_bicubic_and_leaves_fitting_images_alone(digits):
     assert (students.resize_for_student(list(resized), 16) == resized).all()
 
 
-@pytest.mark.parametrize("image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8),
-                                   np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)])
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((0, 4, 3), np.uint8),
+    ],
+)
 def test_what_is_no_rgb_image_is_refused(image):
     with pytest.raises(ImagesError, match="images\\[0\\]"):
         students.resize_for_student([image], 16)
 
 
-@pytest.mark.parametrize("targets", [
-    np.array([0, 1]), np.array([0, 1, 3]), np.array([0, 1, -1]), np.full((3, 3), 0.5), np.full((3, 2), 0.5),
-    np.full((3, 3), np.nan)])
+@pytest.mark.parametrize(
+    "targets",
+    [
+        np.array([0, 1]),
+        np.array([0, 1, 3]),
+        np.array([0, 1, -1]),
+        np.full((3, 3), 0.5),
+        np.full((3, 2), 0.5),
+        np.full((3, 3), np.nan),
+    ],
+)
 def test_targets_that_do_not_fit_are_refused(targets):
     with pytest.raises(ImagesError, match="targets"):
         students.train(np.zeros((3, 8, 8, 3), np.uint8), targets, classes=3, steps=1, seed=0, side=8)
@@ -119,7 +145,7 @@ def test_no_augmentation_changes_nothing_and_a_shift_moves_by_its_share():
     draw = torch.Generator().manual_seed(0)
     assert torch.allclose(augmented(pixels, Augmentation(), draw), pixels, atol=1e-3)
     moved = augmented(pixels, Augmentation(shift=0.25), draw)
-    steps = (moved[:, 0, 8, 8] - pixels[:, 0, 8, 8])  # levels rise by 1 to the right and by 16 downward
+    steps = moved[:, 0, 8, 8] - pixels[:, 0, 8, 8]  # levels rise by 1 to the right and by 16 downward
     assert (steps.abs() <= 4 + 16 * 4).all()
     assert (steps != 0).all()
 
@@ -157,6 +183,7 @@ def test_batches_are_whole_permutations_cut_without_a_rest():
 
 def test_progress_and_the_number_of_steps(digits):
     seen = []
-    students.train(digits[0][:8], digits[1][:8], classes=10, steps=3, seed=0, side=16,
-                   progress=lambda *step: seen.append(step))
+    students.train(
+        digits[0][:8], digits[1][:8], classes=10, steps=3, seed=0, side=16, progress=lambda *step: seen.append(step)
+    )
     assert seen == [("training", 1, 3), ("training", 2, 3), ("training", 3, 3)]

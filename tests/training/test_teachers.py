@@ -95,19 +95,31 @@ def test_a_side_without_a_network(digits, tmp_path):
 
 # ------------------------------------------------------------------------------------------- hostile files
 
+
 def saved(path: Path, *, without: str = "", tensors=None, metadata=None, **fields) -> Path:
     """A small sound teacher, with something wrong on purpose."""
     net = students.empty_network(3, 8, 8)
     net.initialize(torch.Generator().manual_seed(0))
-    described = {"architecture": "convnet", "class_names": ["a", "b", "c"], "classes": 3,
-                 "mean": [1.0, 2.0, 3.0], "side": 8, "std": [1.0, 2.0, 3.0], "version": 1, "width": 8}
+    described = {
+        "architecture": "convnet",
+        "class_names": ["a", "b", "c"],
+        "classes": 3,
+        "mean": [1.0, 2.0, 3.0],
+        "side": 8,
+        "std": [1.0, 2.0, 3.0],
+        "version": 1,
+        "width": 8,
+    }
     described.update(fields)
     described.pop(without, None)
     weights = {name: value.detach() for name, value in net.named_parameters()}
     weights.update(tensors or {})
     text = json.dumps(described, sort_keys=True, separators=(",", ":"))
-    save_file({k: v for k, v in weights.items() if v is not None}, path,
-              metadata={METADATA_KEY: text} if metadata is None else metadata)
+    save_file(
+        {k: v for k, v in weights.items() if v is not None},
+        path,
+        metadata={METADATA_KEY: text} if metadata is None else metadata,
+    )
     return path
 
 
@@ -115,24 +127,41 @@ def test_the_small_teacher_is_sound(tmp_path):
     assert load_teacher(saved(tmp_path / "t"))([np.zeros((5, 7, 3), np.uint8)]).shape == (1, 3)
 
 
-@pytest.mark.parametrize(("field", "wrong"), [
-    ("architecture", {"architecture": "resnet"}), ("version", {"version": 2}), ("version", {"version": True}),
-    ("side", {"side": 24}), ("side", {"side": 8.0}), ("side", {"side": 2**40}), ("classes", {"classes": 0}),
-    ("class_names", {"classes": 4}), ("class_names", {"class_names": ["a", "b", "b"]}),
-    ("class_names", {"class_names": [1, 2, 3]}), ("class_names", {"class_names": "abc"}),
-    ("mean", {"mean": [1.0, 2.0]}), ("mean", {"mean": [1, 2, 3]}), ("std", {"std": [1.0, 0.0, 1.0]}),
-    ("std", {"std": [1.0, float("nan"), 1.0]}), ("mean", {"mean": [float("inf"), 0.0, 0.0]}),
-    ("width", {"width": 12}), ("width", {"width": 2**20}), ("secret", {"secret": 1}),
-    ("mean", {"without": "mean"}),
-    ("blocks.0.weight", {"width": 16}), ("blocks.8.bias", {"side": 16}),
-    ("head.weight", {"tensors": {"head.weight": torch.zeros(8, 3)}}),
-    ("head.bias", {"tensors": {"head.bias": torch.zeros(3, dtype=torch.float16)}}),
-    ("head.bias", {"tensors": {"head.bias": None}}), ("extra", {"tensors": {"extra": torch.zeros(1)}}),
-    ("head.bias", {"tensors": {"head.bias": torch.tensor([0.0, float("nan"), 0.0])}}),
-    ("__metadata__", {"metadata": {}}), ("__metadata__", {"metadata": {"format": "pt"}}),
-    *((METADATA_KEY, {"metadata": {METADATA_KEY: text}})
-      for text in ("{", "[" * 100_000, "[]", '{"b":1,"a":2}')),
-])
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("architecture", {"architecture": "resnet"}),
+        ("version", {"version": 2}),
+        ("version", {"version": True}),
+        ("side", {"side": 24}),
+        ("side", {"side": 8.0}),
+        ("side", {"side": 2**40}),
+        ("classes", {"classes": 0}),
+        ("class_names", {"classes": 4}),
+        ("class_names", {"class_names": ["a", "b", "b"]}),
+        ("class_names", {"class_names": [1, 2, 3]}),
+        ("class_names", {"class_names": "abc"}),
+        ("mean", {"mean": [1.0, 2.0]}),
+        ("mean", {"mean": [1, 2, 3]}),
+        ("std", {"std": [1.0, 0.0, 1.0]}),
+        ("std", {"std": [1.0, float("nan"), 1.0]}),
+        ("mean", {"mean": [float("inf"), 0.0, 0.0]}),
+        ("width", {"width": 12}),
+        ("width", {"width": 2**20}),
+        ("secret", {"secret": 1}),
+        ("mean", {"without": "mean"}),
+        ("blocks.0.weight", {"width": 16}),
+        ("blocks.8.bias", {"side": 16}),
+        ("head.weight", {"tensors": {"head.weight": torch.zeros(8, 3)}}),
+        ("head.bias", {"tensors": {"head.bias": torch.zeros(3, dtype=torch.float16)}}),
+        ("head.bias", {"tensors": {"head.bias": None}}),
+        ("extra", {"tensors": {"extra": torch.zeros(1)}}),
+        ("head.bias", {"tensors": {"head.bias": torch.tensor([0.0, float("nan"), 0.0])}}),
+        ("__metadata__", {"metadata": {}}),
+        ("__metadata__", {"metadata": {"format": "pt"}}),
+        *((METADATA_KEY, {"metadata": {METADATA_KEY: text}}) for text in ("{", "[" * 100_000, "[]", '{"b":1,"a":2}')),
+    ],
+)
 def test_a_wrong_file_is_refused_with_its_field(tmp_path, field, wrong):
     path = saved(tmp_path / "t.safetensors", **wrong)
     with pytest.raises(TeacherError) as caught:
@@ -181,6 +210,7 @@ def test_the_file_holds_exactly_the_network(tmp_path):
 
 # ----------------------------------------------------------------------------------------- module:function
 
+
 @pytest.fixture
 def _here(monkeypatch):
     monkeypatch.chdir(Path(__file__).parent)
@@ -204,9 +234,17 @@ def test_teachers_of_ones_own(name):
 
 
 @pytest.mark.usefixtures("_here")
-@pytest.mark.parametrize(("name", "message"), [
-    ("returns_a_number", "not a teacher"), ("fails", "no weights here"), ("wrong_shape", "another shape"),
-    ("not_finite", "not finite"), ("constant", "not a teacher"), ("absent", "no such function")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("returns_a_number", "not a teacher"),
+        ("fails", "no weights here"),
+        ("wrong_shape", "another shape"),
+        ("not_finite", "not finite"),
+        ("constant", "not a teacher"),
+        ("absent", "no such function"),
+    ],
+)
 def test_what_is_no_teacher(name, message):
     with pytest.raises(TeacherError, match=message):
         load_teacher(f"own_teachers:{name}")
@@ -224,6 +262,7 @@ def test_a_teacher_that_fails_later():
 
 
 # -------------------------------------------------------------------------------------------- class order
+
 
 @pytest.mark.usefixtures("_here")
 def test_logits_are_put_into_the_order_of_the_names():
