@@ -53,76 +53,89 @@ def generic_file(named: bytes) -> bytes:
     return write_d3m(draft, {("cls", None): file.section("cls"), ("wrd", 0): word_rows.encode(rows)}, None, {})
 
 
-def patches_of(data: bytes, folder: Path, generator: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    path = folder / f"{name}.d3m"
-    path.write_bytes(data)
-    return labelled_patches(load(path), generator, None)
-
-
-def measure(generator: Path, inversion_seed: int, student_seeds: int, steps: int) -> dict[str, Any]:
-    """One generator and one inversion: a report with the accuracy of each arm."""
-    train, test, teacher = read_images("digits:train"), read_images("digits:test"), load_teacher(TEACHER)
+def patches_of(data: bytes, generator: Path) -> tuple[np.ndarray, np.ndarray]:
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        output = folder / "learned.d3m"
-        report = encode(
-            train,
+        path = Path(scratch) / "arm.d3m"
+        path.write_bytes(data)
+        return labelled_patches(load(path), generator, None)
+
+
+def learned_file(generator: Path, seed: int) -> bytes:
+    """What `encode` makes of the training digits with the settings of the bundled file, hard labels."""
+    with tempfile.TemporaryDirectory() as scratch:
+        output = Path(scratch) / "learned.d3m"
+        encode(
+            "digits:train",
             output,
             generator=generator,
-            teacher=teacher,
+            teacher=TEACHER,
             ipc=10,
             crops=1,
             crop_scale=(1.0, 1.0),
             labels="hard",
-            seed=inversion_seed,
+            seed=seed,
         )
-        named = class_words(output, StableDiffusion.load(generator, cast="f16"))
-        arms = {
-            "learned": patches_of(output.read_bytes(), folder, generator, "a"),
-            "class-words": patches_of(named, folder, generator, "b"),
-            "generic": patches_of(generic_file(named), folder, generator, "c"),
-        }
-    result: dict[str, Any] = {
-        "generator": generator.parent.name,
-        "inversion_seed": inversion_seed,
-        "inversion_loss": report.loss,
-        "arms": {},
+        return output.read_bytes()
+
+
+def score(arm: tuple[np.ndarray, np.ndarray], named: np.ndarray, student_seeds: int, steps: int) -> dict[str, Any]:
+    """Students on the held-out classes of an arm and, under their names, all others."""
+    test, teacher = read_images("digits:test"), load_teacher(TEACHER)
+    patches, labels = arm
+    held, of_held = np.isin(labels, HELD_OUT), np.isin(test.labels, HELD_OUT)
+    images = np.where(held[:, None, None, None], patches, named)
+    scores, recalls = [], []
+    for seed in range(student_seeds):
+        net = students.train(
+            images, labels, classes=10, steps=steps, seed=seed, side=SIDE, augment=students.SMALL_AFFINE
+        )
+        logits = students.predict(net, test.images)
+        scores.append(students.accuracy(logits, test.labels))
+        recalls.append(students.accuracy(logits[of_held], test.labels[of_held]))
+    agreed = teacher(patches[held]).argmax(1) == labels[held]
+    return {
+        "accuracy_percent": round(fmean(scores), 2),
+        "per_run": [round(s, 2) for s in scores],
+        "held_out_recall_percent": round(fmean(recalls), 2),
+        "teacher_agreement_held_out_percent": round(100 * float(agreed.mean()), 2),
     }
-    names = arms["class-words"]
-    for arm, (patches, labels) in arms.items():
-        held = np.isin(labels, HELD_OUT)
-        images = np.where(held[:, None, None, None], patches, names[0])
-        agreed = teacher(patches[held]).argmax(1) == labels[held]
-        scores, recalls = [], []
-        for seed in range(student_seeds):
-            net = students.train(
-                images, labels, classes=10, steps=steps, seed=seed, side=SIDE, augment=students.SMALL_AFFINE
-            )
-            logits = students.predict(net, test.images)
-            scores.append(students.accuracy(logits, test.labels))
-            of_held = np.isin(test.labels, HELD_OUT)
-            recalls.append(students.accuracy(logits[of_held], test.labels[of_held]))
-        result["arms"][arm] = {
-            "accuracy_percent": round(fmean(scores), 2),
-            "per_run": [round(s, 2) for s in scores],
-            "held_out_recall_percent": round(fmean(recalls), 2),
-            "teacher_agreement_held_out_percent": round(100 * float(agreed.mean()), 2),
-        }
-        print(generator.parent.name, inversion_seed, arm, result["arms"][arm], flush=True)
-    return result
+
+
+def measure(generator: Path, inversion_seeds: int, student_seeds: int, steps: int) -> list[dict[str, Any]]:
+    """All runs of one generator: `learned` for every inversion seed, the two other arms once."""
+    files = [learned_file(generator, seed) for seed in range(inversion_seeds)]
+    words = class_words(files[0], StableDiffusion.load(generator, cast="f16"))
+    named = patches_of(words, generator)
+    arms = [
+        ("class-words", None, named),
+        ("generic", None, patches_of(generic_file(words), generator)),
+        *(("learned", seed, patches_of(file, generator)) for seed, file in enumerate(files)),
+    ]
+    runs = []
+    for name, seed, arm in arms:
+        runs.append(
+            {
+                "generator": generator.parent.name,
+                "arm": name,
+                "inversion_seed": seed,
+                **score(arm, named[0], student_seeds, steps),
+            }
+        )
+        print(runs[-1], flush=True)
+    return runs
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and spread of each arm over generators, inversion seeds and students."""
+    """Of each arm the mean and the spread over generators and inversion seeds, each a mean over students."""
     rows = {}
     for arm in ("learned", "class-words", "generic"):
-        means = [run["arms"][arm]["accuracy_percent"] for run in runs]
-        recalls = [run["arms"][arm]["held_out_recall_percent"] for run in runs]
+        means = [run["accuracy_percent"] for run in runs if run["arm"] == arm]
+        recalls = [run["held_out_recall_percent"] for run in runs if run["arm"] == arm]
         rows[arm] = {
             "accuracy_percent": round(fmean(means), 2),
             "spread": round(stdev(means), 2),
-            "held_out_recall_percent": round(fmean(recalls), 2),
             "runs": len(means),
+            "held_out_recall_percent": round(fmean(recalls), 2),
             "binomial_error": round(students.binomial_error(fmean(means), 360), 2),
         }
     return rows
@@ -138,9 +151,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     runs = [
-        measure(generator, seed, args.student_seeds, args.steps)
+        run
         for generator in args.generators
-        for seed in range(args.inversion_seeds)
+        for run in measure(generator, args.inversion_seeds, args.student_seeds, args.steps)
     ]
     result = {
         "what": "hard labels, IPC 10; held-out classes: digits two and five; accuracy over all ten classes",

@@ -2,7 +2,8 @@
 
     D3MError
     ├── FormatError            the bytes break the specification            exit 3
-    │   ├── HeadError          E_SHORT E_MAGIC E_VERSION E_FEATURE E_RESERVED E_LIMIT E_HEAD_CRC E_CODEC E_LENGTH E_BUDGET
+    │   ├── HeadError          E_SHORT E_MAGIC E_VERSION E_FEATURE E_RESERVED E_LIMIT E_HEAD_CRC E_CODEC E_LENGTH
+    │   │                  E_BUDGET
     │   ├── PackError          E_PACK_*: the manifest is not canonical msgpack
     │   ├── ManifestError      E_MANIFEST
     │   └── SectionError       E_SECTION_* E_ZSTD_*

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean, stdev
 from typing import Any, Literal, get_args
@@ -213,12 +216,13 @@ def evaluate_all(
 def mapped_labels(test: LabelledImages, class_names: Sequence[str]) -> NDArray[np.int64]:
     """Labels of test images as positions in `class_names`, matched by name.
 
-    Class order is the most frequent reproduction failure of this field. Images whose classes have numbers for
-    names (a parquet file without metadata) are matched by position. Raises ImagesError if the classes are not
-    the same, naming them.
+    Class order is the most frequent reproduction failure of this field. Only where the names are not the dataset's
+    but 0, 1, ... or 00000, 00001, ... (a parquet file without metadata, numbered folders) positions decide. Raises
+    ImagesError if the classes are not the same, naming them.
     """
     theirs, ours = tuple(test.class_names), tuple(class_names)
-    numbered = len(theirs) == len(ours) and theirs == tuple(map(str, range(len(theirs))))
+    numbered = set(theirs) != set(ours) and all(name.isdecimal() for name in theirs)
+    numbered = numbered and [int(name) for name in theirs] == list(range(len(ours)))
     missing = () if numbered else tuple(name for name in ours if name not in theirs)
     extra = () if numbered else tuple(name for name in theirs if name not in ours)
     if missing or extra:
@@ -293,7 +297,8 @@ def run_students(
     # Spawned, never forked: torch's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(processes, len(tasks)), context, prepare_process) as pool:
-        pending = {pool.submit(run_student, task): number for number, task in enumerate(tasks)}
+        with _interrupts_ignored():  # which the processes that start now inherit: Ctrl-C is for the parent alone
+            pending = {pool.submit(run_student, task): number for number, task in enumerate(tasks)}
         try:
             for done, future in enumerate(as_completed(pending), 1):
                 results[pending[future]] = future.result()
@@ -302,6 +307,18 @@ def run_students(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return results
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may say so
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def run_student(task: Task) -> tuple[float, float]:

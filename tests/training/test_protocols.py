@@ -185,7 +185,9 @@ def test_other_classes_are_refused_by_name(theirs, named):
 def test_numbered_classes_are_matched_by_position():
     test = LabelledImages([np.zeros((8, 8, 3), np.uint8)] * 3, np.array([2, 0, 1]), ("0", "1", "2"), "here")
     assert mapped_labels(test, ("c", "b", "a")).tolist() == [2, 0, 1]
-    assert mapped_labels(test, ("2", "1", "0")).tolist() == [2, 0, 1]
+    assert mapped_labels(test, ("2", "1", "0")).tolist() == [0, 2, 1]  # the same names: by name
+    folders = replace(test, class_names=("00000", "00001", "00002"))
+    assert mapped_labels(folders, ("c", "b", "a")).tolist() == [2, 0, 1]
     assert mapped_labels(replace(test, class_names=("b", "a", "c")), ("a", "b", "c")).tolist() == [2, 1, 0]
 
 
