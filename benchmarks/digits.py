@@ -61,7 +61,7 @@ def fold(number: int, folder: Path, seeds: int, steps: int, processes: int) -> d
         "fold": number,
         "images": len(test),
         "teacher_percent": round(students.accuracy(logits, test.labels), 2),
-        "teacher": taught.as_json(),
+        "teacher": {key: value for key, value in taught.as_json().items() if key != "path"},
         "agreement_percent": report.agreement_percent,
         "file_bytes": report.bytes_total,
         "rows": [row.as_json() for row in rows],
