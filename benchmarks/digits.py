@@ -5,7 +5,7 @@
 FOLDER/fold-K/pipeline is the generator of fold K, trained on that fold's training part alone by
 `train_generator.py benchmarks/generators/digits-fold.toml --fold K/5 --seed K -o FOLDER/fold-K`. The teacher is
 trained here, on the same part. The file of each fold is made by `encode` with the settings of the bundled one.
-Finished folds are kept beside the output and not made again.
+Finished folds are kept in FOLDER (rows.json) and not made again.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from d3codec.format.save import save_atomically
 from d3codec.methods.d3m import encode
 from d3codec.sources import read_images
 from d3codec.training import students
@@ -102,7 +103,8 @@ def main() -> None:
     for number in range(FOLDS):
         saved = args.folder / f"fold-{number}" / "rows.json"
         if not saved.exists():
-            saved.write_text(json.dumps(fold(number, args.folder, args.seeds, args.steps, args.processes)))
+            rows = fold(number, args.folder, args.seeds, args.steps, args.processes)
+            save_atomically(saved, json.dumps(rows).encode())
         folds.append(json.loads(saved.read_text()))
         print(f"fold {number}:", {row["name"]: row["accuracy_percent"] for row in folds[-1]["rows"]}, flush=True)
     result = {

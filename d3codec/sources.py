@@ -47,6 +47,18 @@ class LabelledImages:
 Source = str | Path | LabelledImages | tuple[Sequence[np.ndarray], Sequence[int] | np.ndarray, Sequence[str]]
 
 
+def require_classes(images: LabelledImages) -> None:
+    """Raise ImagesError for images of one class, which cannot train a classifier."""
+    if len(images.class_names) < 2:
+        raise ImagesError(
+            "images of one class cannot train a classifier",
+            file=images.source,
+            field="classes",
+            found=f"only {images.class_names[0]!r}",
+            expected="two classes or more",
+        )
+
+
 def read_images(source: Source, *, on_error: OnError = "refuse", max_side: int | None = None) -> LabelledImages:
     """Read labelled images from wherever they are.
 
@@ -201,6 +213,10 @@ def _folder_names(path: Path, folders: list[str]) -> tuple[str, ...]:
         entries = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(entries, list):
             raise TypeError(f"a {type(entries).__name__}")
+        numbered = [entry for entry in entries if isinstance(entry, dict) and "index" in entry]
+        indexed = {entry["index"]: str(entry["name"]) for entry in numbered}
+        if indexed and all(folder.isdecimal() and int(folder) in indexed for folder in folders):
+            return tuple(indexed[int(folder)] for folder in folders)  # a decoded dataset, or some classes of one
         names = tuple(str(entry["name"]) if isinstance(entry, dict) else str(entry) for entry in entries)
     except (ValueError, KeyError, TypeError) as error:
         raise ImagesError(

@@ -11,6 +11,7 @@ from d3codec.cli.console import (
     device_option,
     generator_option,
     json_option,
+    print_hint,
     print_json,
     processes_option,
     progress,
@@ -107,8 +108,10 @@ def command(
             progress=callback,
             processes=1 if chosen == "cuda" else processes or usable_cores(),
         )
+    if tested.skipped:
+        print_hint(f"skipped, could not be read: {', '.join(tested.skipped)}", quiet)
     if as_json:
-        print_json(report.as_json())
+        print_json(report.as_json() | {"skipped": list(tested.skipped)})
     else:
         click.echo(report.as_text())
 

@@ -39,14 +39,10 @@ def _facts(dataset: Dataset) -> dict[str, Any]:
     from dataclasses import asdict
 
     file, about = dataset.file, dataset.about
-    said = (
-        {}
-        if about is None
-        else {
-            name: getattr(about, name)
-            for name in ("method", "licence", "source", "teacher", "citation", "claims", "fingerprint")
-        }
-    )
+    said = {
+        name: getattr(about, name, None)
+        for name in ("method", "licence", "source", "teacher", "citation", "claims", "fingerprint")
+    }
     return {
         "file": dataset.path,
         "bytes": dataset.bytes,
@@ -54,7 +50,6 @@ def _facts(dataset: Dataset) -> dict[str, Any]:
         "content_id": dataset.content_id,
         "version": ".".join(map(str, file.version)),
         "profile": file.content.profile,
-        "method": None,
         "classes": file.content.classes.count,
         "authority": file.content.classes.authority,
         "images_per_class": dataset.images_per_class,

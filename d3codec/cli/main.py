@@ -39,7 +39,7 @@ EXTRAS = {  # what is not in the base installation -> the extra that brings it
     "huggingface_hub": "hub",
 }
 EXTRA_OF = {"demo": "demo", "encode": "encode", "train-teacher": "encode"}  # of commands that need more
-RESUMABLE = frozenset({"demo", "decode", "encode"})
+RESUMABLE = frozenset({"decode", "encode"})
 
 
 class Commands(click.Group):

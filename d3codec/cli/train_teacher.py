@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from d3codec.cli.console import json_option, print_json, progress, quiet_option
+from d3codec.cli.console import json_option, print_hint, print_json, progress, quiet_option
 from d3codec.cli.encode import images_argument, on_error_option
 
 
@@ -41,7 +41,9 @@ def command(
     with progress(quiet) as callback:
         read = read_images(images, on_error=on_error)  # type: ignore[arg-type]
         report = train_teacher(read, Path(output), side=side, steps=steps, seed=seed, progress=callback)
+    if read.skipped:
+        print_hint(f"skipped, could not be read: {', '.join(read.skipped)}", quiet)
     if as_json:
-        print_json(report.as_json())
+        print_json(report.as_json() | {"skipped": list(read.skipped)})
     else:
         click.echo(report.as_text())

@@ -94,6 +94,17 @@ def decode(
     device = choose_device(device)
     print_ = fingerprint(device)
     plan = Plan.of(file.content, _positions(file, classes), limit)
+    if (
+        output is not None
+        and contact_sheet is not None
+        and Path(output).absolute() in Path(contact_sheet).absolute().parents
+    ):
+        raise UsageError(
+            "the contact sheet would lie among the decoded images",
+            field="contact_sheet",
+            found=os.fspath(contact_sheet),
+            hint="Put it beside the output folder.",
+        )
     if output is None and contact_sheet is not None:
         plan = _sheet_plan(file, plan, limit)
     records = file.class_records()
@@ -192,6 +203,10 @@ def decoded_units(
         pass
     units = UnitCache(home(), cache_key(file.content_id, profile, fingerprint(device))) if cache else None
     renderers = _Renderers(file, profile, device, generator, trust_records, progress)
+    if generator is not None:  # one that is wrong is told, whatever the cache holds
+        for number in sorted({unit.group for unit in plan.units}):
+            group = file.content.groups[number]
+            find_generator(group.generator, group.cast, given=generator, trust_records=trust_records)
     at_once = (batch_size or UNIT_IMAGES) if profile == "fast" else UNIT_IMAGES
     total, done = sum(len(unit.classes) for unit in plan.units), 0
     for run in _runs(plan.units, at_once):

@@ -21,6 +21,7 @@ import numpy as np
 from d3codec.decoder.plan import Plan
 from d3codec.errors import OutputError, UsageError
 from d3codec.format.file import ClassRecord, D3MFile, save_atomically
+from d3codec.format.save import check_writable
 from d3codec.labels import quantized
 
 SHEET_CLASSES, SHEET_IMAGES, SHEET_BYTES = 40, 10, 300_000
@@ -237,6 +238,7 @@ class ContactSheet:
     """Collects the first images of the first classes, small, and draws them in `finish`."""
 
     def __init__(self, path: Path, names: Sequence[str], grid: tuple[int, int]) -> None:
+        check_writable(path, lambda start: start.startswith(b"\x89PNG"))
         self._path, self._names, self._grid = path, names, grid
         self._images: dict[int, dict[int, np.ndarray]] = {}
 

@@ -102,6 +102,9 @@ def read_recipe(folder: Path, guidance: float, steps: int) -> Recipe:
             count,
         )
         prediction = PREDICTIONS[config.get("prediction_type", "epsilon")]
+        for field in ("trained_betas", "rescale_betas_zero_snr", "thresholding", "clip_sample"):
+            if config.get(field):
+                raise ValueError(f"{field} is {str(config[field])[:40]}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise GeneratorError(
             "its noise schedule cannot be stated in a file",

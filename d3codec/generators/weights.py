@@ -149,7 +149,7 @@ def weight_files(folder: Path, part: str) -> list[Path]:
         return [folder / part / name for name in names]
     if half.is_file():
         return [half]
-    raise GeneratorError(
+    raise MissingGeneratorError(
         f"no safetensors weights of '{part}'",
         file=str(plain),
         hint="d3codec never reads pickled weights (.bin, .pt, .ckpt): they can run code.",
@@ -267,12 +267,14 @@ def find_generator(
 
     Raises:
         GeneratorError: `given` is another generator, or none that the registry of families describes.
-        MissingGeneratorError: nothing found.
+        MissingGeneratorError: nothing found, or a folder without weights.
     """
     if given is not None:
         return _given(generator_id, cast, given, trust_records)
     for folder in [bundled_generator(), *cached_snapshots()]:
-        with suppress(GeneratorError):  # a folder that is no generator of ours is not the one that is sought
+        with suppress(
+            GeneratorError, MissingGeneratorError
+        ):  # a folder that is no generator of ours is not the one that is sought
             if describe(folder, cast, trust_records=trust_records).id == generator_id:
                 return folder
     raise MissingGeneratorError(

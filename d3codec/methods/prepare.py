@@ -17,10 +17,11 @@ from d3codec.encoder import pack
 from d3codec.encoder.prompt import Prompt, read_prompt
 from d3codec.encoder.relabel import Teacher, teacher_logits
 from d3codec.encoder.select import cut_patch
-from d3codec.errors import GeneratorError, ImagesError, ManifestError, MissingGeneratorError, OutputError, UsageError
+from d3codec.errors import GeneratorError, ImagesError, ManifestError, MissingGeneratorError, UsageError
 from d3codec.format import limits
 from d3codec.format.manifest import About, Classes, Group
-from d3codec.sources import LabelledImages, OnError, Source, read_images
+from d3codec.format.save import check_writable
+from d3codec.sources import LabelledImages, OnError, Source, read_images, require_classes
 
 if TYPE_CHECKING:
     from d3codec.generators.stable_diffusion import StableDiffusion
@@ -121,13 +122,7 @@ def prepare(
     chosen = choose_device(device)
     read = read_images(images, on_error=on_error)
     classes = pack.class_section(read.class_names, options.class_ids, options.authority)
-    if len(read.class_names) < 2:
-        raise ImagesError(
-            "images of one class cannot train a classifier",
-            field="classes",
-            found=f"only {read.class_names[0]!r}",
-            expected="two classes or more",
-        )
+    require_classes(read)
     asked, teacher_name = _load_teacher(teacher, read.class_names)
     folder = _generator_folder(generator)
     record = describe(folder, options.cast)
@@ -165,21 +160,11 @@ def prepare(
 
 def check_output(output: str | Path, report: str | Path | None) -> None:
     """Refuse an output that could not be written at the end or would replace anything but a `.d3m`."""
-    path = Path(output)
-    for name in (path, path if report is None else Path(report)):
-        if not name.parent.is_dir():
-            raise OutputError("the folder of the output does not exist", file=str(name))
-    if path.is_dir():
-        raise OutputError("the output is a folder", file=str(path), expected="a file name such as data.d3m")
-    if path.exists():
-        with path.open("rb") as file:
-            start = file.read(len(limits.MAGIC))
-        if start not in (limits.MAGIC, b""):
-            raise OutputError(
-                "the output exists and is no .d3m file",
-                file=str(path),
-                hint="name another output, or remove it yourself",
-            )
+    if report is not None:
+        if Path(report).absolute() == Path(output).absolute():
+            raise UsageError("the report would replace the output", field="report", found=str(report))
+        check_writable(report, lambda start: start.lstrip().startswith(b"{"))
+    check_writable(output, lambda start: start.startswith(limits.MAGIC))
 
 
 def _check_numbers(options: Options) -> None:

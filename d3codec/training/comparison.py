@@ -187,7 +187,7 @@ def real_arms(file: str | Path, train: LabelledImages, teacher: Teacher, seeds: 
     for name, what, positions in (
         (
             "real-patches",
-            "the real patches that RDED's rule puts into the collages",
+            "as many real patches as the file shows, the best by RDED's rule",
             _collage_patches(train, teacher, count, images.shape[1]),
         ),
         ("full", "all real training images", np.arange(len(labels))),

@@ -17,7 +17,8 @@ from typing import Any
 import d3codec
 from d3codec.dataset import load
 from d3codec.decoder.writers import contact_sheet, parted
-from d3codec.format.file import save_atomically
+from d3codec.errors import OutputError
+from d3codec.format.save import check_writable, save_atomically
 from d3codec.sources import read_images
 from d3codec.training import students
 from d3codec.training.comparison import Progress, Row, compare
@@ -85,7 +86,11 @@ def run_demo(
     started = time.monotonic()
     train, test = read_images("digits:train"), read_images("digits:test")  # first: it needs an extra
     require_matplotlib()
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"the folder cannot be made: {error.strerror}", file=str(output)) from None
+    check_writable(output / "demo.json", lambda start: start.startswith(b"{"))
     rows = compare(
         FILE, train, test, load_teacher(TEACHER), seeds=seeds, steps=steps, processes=processes, progress=progress
     )

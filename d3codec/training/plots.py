@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from d3codec.errors import MissingExtraError
+from d3codec.format.save import save_atomically
 
 if TYPE_CHECKING:
     from d3codec.training.comparison import Row
@@ -65,5 +67,7 @@ def accuracy_against_bytes(rows: Sequence[Row], path: str | Path, *, title: str)
     axes.set_ylabel("accuracy of the student on test images, %")
     axes.set_title(title, fontsize=11)
     axes.grid(alpha=0.3, which="both")
-    figure.savefig(path)
+    picture = BytesIO()
+    figure.savefig(picture, format="png")
+    save_atomically(path, picture.getvalue())
     return Path(path)

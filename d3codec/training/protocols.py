@@ -222,7 +222,7 @@ def mapped_labels(test: LabelledImages, class_names: Sequence[str]) -> NDArray[n
     """
     theirs, ours = tuple(test.class_names), tuple(class_names)
     numbered = set(theirs) != set(ours) and all(name.isdecimal() for name in theirs)
-    numbered = numbered and [int(name) for name in theirs] == list(range(len(ours)))
+    numbered = numbered and sorted(map(int, theirs)) == list(range(len(ours)))
     missing = () if numbered else tuple(name for name in ours if name not in theirs)
     extra = () if numbered else tuple(name for name in theirs if name not in ours)
     if missing or extra:
@@ -239,7 +239,7 @@ def mapped_labels(test: LabelledImages, class_names: Sequence[str]) -> NDArray[n
             expected=len(ours),
             hint="Classes are matched by name: rename class folders, or write a classes.json.",
         )
-    places = range(len(ours)) if numbered else [ours.index(name) for name in theirs]
+    places = [int(name) if numbered else ours.index(name) for name in theirs]
     return np.asarray(np.array(places, np.int64)[test.labels])
 
 

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from d3codec.errors import OutputError, TeacherError
-from d3codec.format.file import save_atomically
-from d3codec.sources import LabelledImages
+from d3codec.errors import TeacherError
+from d3codec.format.save import check_writable, save_atomically
+from d3codec.sources import LabelledImages, require_classes
 from d3codec.training import students
 from d3codec.training.students import Augmentation, ConvNet, Images, Progress
 from d3codec.training.teacher_files import read_teacher, teacher_bytes
@@ -189,13 +189,11 @@ def train_teacher(
 
     Raises:
         ImagesError, UsageError: images or a side that cannot be used.
-        OutputError: the file cannot be written (a missing folder is found before the training).
+        OutputError: the file cannot be written, or is something else; found before the training.
     """
     target = Path(output)
-    if not target.parent.is_dir():
-        raise OutputError(
-            "there is no such folder", file=str(target.parent), hint=f"Make it first: mkdir -p {target.parent}"
-        )
+    check_writable(target, lambda start: start[8:9] == b"{")  # an older safetensors file may be replaced
+    require_classes(images)
     started = time.perf_counter()
     side = side or students.default_side(min(min(image.shape[:2]) for image in images.images))
     pixels = students.resize_for_student(images.images, side)
