@@ -3,7 +3,7 @@
     D3MError
     ├── FormatError            the bytes break the specification            exit 3
     │   ├── HeadError          E_SHORT E_MAGIC E_VERSION E_FEATURE E_RESERVED E_LIMIT E_HEAD_CRC E_CODEC E_LENGTH
-    │   │                  E_BUDGET
+    │   │                      E_BUDGET
     │   ├── PackError          E_PACK_*: the manifest is not canonical msgpack
     │   ├── ManifestError      E_MANIFEST
     │   └── SectionError       E_SECTION_* E_ZSTD_*
@@ -16,8 +16,7 @@
     ├── ImagesError            E_IMAGES: training or test images that cannot be used      exit 1
     ├── TeacherError           E_TEACHER: a teacher that cannot be used                   exit 1
     ├── OutputError            E_OUTPUT: the output cannot be written                     exit 1
-    ├── UsageError             E_USAGE: arguments that make no sense together             exit 2
-    └── PartialError           E_PARTIAL: stopped half-way, a rerun continues             exit 5
+    └── UsageError             E_USAGE: arguments that make no sense together             exit 2
 
 Codes of FormatError are those of spec/d3m-0.1.md, section 8. Standard library only.
 """
@@ -208,9 +207,3 @@ class UsageError(D3MError):
     """Arguments that make no sense together."""
 
     code, exit_code = "E_USAGE", 2
-
-
-class PartialError(D3MError):
-    """The work stopped half-way; its state is saved and a rerun continues."""
-
-    code, exit_code = "E_PARTIAL", 5

@@ -1,7 +1,6 @@
 """The command `d3codec`: finds the sub-command, turns every end into an exit code and one clear message.
 
-Exit codes: 0 good, 1 failure, 2 usage, 3 damaged or mismatch, 4 something needed is missing, 5 partial and
-resumable, 130 interrupted.
+Exit codes: 0 good, 1 failure, 2 usage, 3 damaged or mismatch, 4 something needed is missing, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -161,7 +160,7 @@ def main() -> None:
     Every command takes --json (machine-readable result on stdout); progress and hints go to stderr.
 
     Exit codes: 0 good, 1 failure, 2 usage, 3 damaged or mismatch, 4 something needed is missing,
-    5 partial and resumable, 130 interrupted.
+    130 interrupted.
     """
 
 
