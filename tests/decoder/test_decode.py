@@ -206,7 +206,7 @@ def test_finished_units_are_not_decoded_again(made, tmp_path, home):
     decode(path, generator=pipeline)
     before = units_of(home)
     assert len(before) == 2
-    decode(path, tmp_path / "out", generator="/no/such/folder")  # not even looked for
+    decode(path, tmp_path / "out")  # whose generator is nowhere: it is not even looked for
     assert units_of(home) == before
     assert all(np.array_equal(image, pixels[key]) for key, image in read(tmp_path / "out").items())
 
@@ -258,7 +258,7 @@ def test_a_killed_decode_continues(made, tmp_path, home):
     process.wait()
     kept, images = units_of(home), read_names(tmp_path / "out")
     (tmp_path / "out" / "00000" / f".d3m-{'0' * 16}").write_bytes(b"half a picture")
-    decode(path, tmp_path / "out", generator="/no/such/folder")
+    decode(path, tmp_path / "out")  # whose generator is nowhere: all that is left is in the cache
     assert units_of(home) == kept
     assert images.items() <= read_names(tmp_path / "out").items(), "pictures that were there are not written again"
     assert all(np.array_equal(image, pixels[key]) for key, image in read(tmp_path / "out").items())
