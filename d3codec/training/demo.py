@@ -56,18 +56,19 @@ class DemoReport:
 
     def as_table(self) -> str:
         """The rows as text, one line each, for a person."""
-        lines = [f"{'trained on':16}{'bytes':>8}  {'images':>6}  {'protocol':8}  {'accuracy %':16}  what it is"]
+        lines = [
+            f"{'trained on':16}{'bytes':>8}  {'images':>6}  {'H: accuracy %':16}  {'S0: accuracy %':16}  what it is"
+        ]
         for row in self.rows:
-            accuracy = (
-                f"{row.accuracy_percent:5.1f} ± {row.spread:.1f} ({row.runs})"
-                if row.runs > 1
-                else f"{row.accuracy_percent:5.1f}"
-            )
-            lines.append(f"{row.name:16}{row.bytes:>8,}  {row.images:>6,}  {row.protocol:8}  {accuracy:16}  {row.what}")
+            accuracy = f"{row.accuracy_percent:5.1f}" + (f" ± {row.spread:.1f} ({row.runs})" if row.runs > 1 else "")
+            cells = [accuracy if row.protocol in (protocol, "-") else "" for protocol in ("H", "S0")]
+            lines.append(f"{row.name:16}{row.bytes:>8,}  {row.images:>6,}  {cells[0]:16}  {cells[1]:16}  {row.what}")
         error = max(row.binomial_error for row in self.rows if row.role != "reference")
-        return "\n".join(
-            [*lines, f"± is the spread over runs; the test part itself adds up to {error} points (binomial). {LIMITS}"]
+        notes = (
+            "H: hard labels, augmented; S0: stored patch labels, not augmented. ± is the spread over runs; the test part "
+            f"itself adds up to {error} points (binomial). {LIMITS}"
         )
+        return "\n".join([*lines, notes])
 
 
 def run_demo(

@@ -12,8 +12,11 @@ from d3codec.errors import MissingExtraError
 from d3codec.format.save import save_atomically
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from d3codec.training.comparison import Row
 
+LINE_PIXELS = 17.0
 COLOURS = {"d3m": "#c2410c", "real": "#1d4ed8", "reference": "#525252"}
 
 
@@ -26,7 +29,7 @@ def require_matplotlib() -> None:
 def accuracy_against_bytes(rows: Sequence[Row], path: str | Path, *, title: str) -> Path:
     """Draw accuracy (percent, spread over runs as bars) over bytes (log axis) and save a PNG.
 
-    Rows without bytes (chance) become a dashed line; rows of role `reference` too, with their bytes in the label.
+    Rows without bytes (chance) are left out.
     Raises MissingExtraError without matplotlib.
     """
     require_matplotlib()
@@ -36,8 +39,8 @@ def accuracy_against_bytes(rows: Sequence[Row], path: str | Path, *, title: str)
     figure = Figure(figsize=(8.0, 4.8), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    # Labels of neighbouring points alternate sides, since several rows share one size on purpose.
-    for number, row in enumerate(row for row in rows if row.bytes):
+    drawn = [row for row in rows if row.bytes]
+    for row in drawn:
         axes.errorbar(
             row.bytes,
             row.accuracy_percent,
@@ -48,26 +51,42 @@ def accuracy_against_bytes(rows: Sequence[Row], path: str | Path, *, title: str)
             markersize=6,
             linestyle="none",
         )
-        right = number % 2 == 0
-        axes.annotate(
-            row.name,
-            (row.bytes, row.accuracy_percent),
-            xytext=(8 if right else -8, 5),
-            fontsize=9,
-            textcoords="offset points",
-            ha="left" if right else "right",
-            color=COLOURS[row.role],
-        )
-    accuracies = [row.accuracy_percent - row.spread for row in rows if row.bytes]
+    accuracies = [row.accuracy_percent - row.spread for row in drawn]
     axes.set_ylim(min(accuracies) - 2.0, 100.9)
-    sizes = [row.bytes for row in rows if row.bytes]
+    sizes = [row.bytes for row in drawn]
     axes.set_xlim(min(sizes) / 2.2, max(sizes) * 2.2)
     axes.set_xscale("log")
     axes.set_xlabel("bytes of the training set as published (log; the shared generator is not counted)")
     axes.set_ylabel("accuracy of the student on test images, %")
     axes.set_title(title, fontsize=11)
     axes.grid(alpha=0.3, which="both")
+    _name_points(axes, drawn)
     picture = BytesIO()
     figure.savefig(picture, format="png")
     save_atomically(path, picture.getvalue())
     return Path(path)
+
+
+def _name_points(axes: Axes, rows: Sequence[Row]) -> None:
+    """A name beside each point: above a lone one, in a column at the right of those that share a size."""
+    for row in rows:
+        column = sorted(
+            (other for other in rows if 0.9 < other.bytes / row.bytes < 1.1), key=lambda r: r.accuracy_percent
+        )
+        offset, colour = (0.0, 8.0), COLOURS[row.role]
+        if len(column) > 1:
+            pixels = [float(axes.transData.transform((other.bytes, other.accuracy_percent))[1]) for other in column]
+            for place in range(1, len(pixels)):  # pushed up until no name covers the one below
+                pixels[place] = max(pixels[place], pixels[place - 1] + LINE_PIXELS)
+            place = column.index(row)
+            own = float(axes.transData.transform((row.bytes, row.accuracy_percent))[1])
+            offset = (10.0, (pixels[place] - own) * 72 / axes.figure.dpi - 3)
+        axes.annotate(
+            row.name,
+            (row.bytes, row.accuracy_percent + (row.spread if len(column) == 1 else 0.0)),
+            xytext=offset,
+            textcoords="offset points",
+            fontsize=9,
+            ha="left" if len(column) > 1 else "center",
+            color=colour,
+        )
