@@ -20,7 +20,7 @@ setup: $(DONE)
 # torch comes first and alone: the CPU build where the package index has it, else the index's own build.
 $(DONE): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.12"; exit 1; }
-	@echo "Setting up .venv: downloads about 350 MB (torch as CPU build 190 MB; about 3 GB if the index has only the CUDA build), 1.5 GB on disk."
+	@echo "Setting up .venv: downloads about 400 MB and takes 2 GB on disk (torch as CPU build is 190 MB of it; where the index has only the CUDA build, about 3 GB more)."
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@$(PIP) install "torch==2.13.0+cpu" -c constraints.txt 2>/dev/null || $(PIP) install torch -c constraints.txt
 	@$(PIP) install -e ".[demo,dev]" -c constraints.txt

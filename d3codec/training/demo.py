@@ -65,8 +65,8 @@ class DemoReport:
             lines.append(f"{row.name:16}{row.bytes:>8,}  {row.images:>6,}  {cells[0]:16}  {cells[1]:16}  {row.what}")
         error = max(row.binomial_error for row in self.rows if row.role != "reference")
         notes = (
-            "H: hard labels, augmented; S0: stored patch labels, not augmented. ± is the spread over runs; the test part "
-            f"itself adds up to {error} points (binomial). {LIMITS}"
+            "H: hard labels, augmented; S0: stored patch labels, not augmented. ± is the spread over runs; the test "
+            f"part itself adds up to {error} points (binomial). {LIMITS}"
         )
         return "\n".join([*lines, notes])
 
