@@ -187,8 +187,7 @@ def decoded_units(
     progress: Progress | None = None,
     trust_records: bool = True,
 ) -> Iterator[tuple[Unit, np.ndarray]]:
-    """The units of a plan with their pixels, uint8 [images, height, width, 3], in the plan's order, one at a
-    time.
+    """The units of a plan with their pixels, uint8 [images, height, width, 3], in the plan's order, one at a time.
 
     The generator is loaded when the first unit is missing from the cache. Arguments are those of `decode`;
     `cache=False` neither reads nor writes it, `trust_records=False` hashes the weights again.
@@ -224,8 +223,7 @@ def decoded_units(
 
 
 def _runs(units: Sequence[Unit], at_once: int) -> Iterator[list[Unit]]:
-    """Consecutive units of one group that are computed together: one, unless the batch is larger than a
-    unit."""
+    """Consecutive units of one group that are computed together: one, unless the batch is larger than a unit."""
     size = max(1, at_once // UNIT_IMAGES)
     for group in sorted({unit.group for unit in units}):
         own = [unit for unit in units if unit.group == group]
@@ -262,8 +260,7 @@ def _keep(units: UnitCache, unit: Unit, pixels: np.ndarray) -> bool:
 
 
 class _Renderers:
-    """The renderer of each group, made when it is first asked for; groups of one generator share its
-    networks."""
+    """The renderer of each group, made when it is first asked for; groups of one generator share its networks."""
 
     def __init__(
         self,

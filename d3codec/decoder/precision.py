@@ -35,8 +35,7 @@ _SHORTCUT_VARIABLES = {
 
 
 def choose_device(device: str) -> str:
-    """'cpu' or 'cuda' for 'auto', 'cpu' or 'cuda'. MissingError if there is no such device, UsageError for
-    others."""
+    """'cpu' or 'cuda' for 'auto', 'cpu' or 'cuda'. MissingError if there is no such device, UsageError for others."""
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError("an unknown device", field="device", found=device, expected="auto, cpu or cuda")
     if device == "cpu":

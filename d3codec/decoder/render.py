@@ -1,5 +1,4 @@
-"""One unit -> pixels: conditioning and noise through text encoder, sampler and autoencoder (spec section
-7)."""
+"""One unit -> pixels: conditioning and noise through text encoder, sampler and autoencoder (spec section 7)."""
 
 from __future__ import annotations
 
@@ -115,8 +114,7 @@ class Renderer:
             return self._generator.encode_text(ids)
 
     def _conditioning(self, data: bytes, rows: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Token ids of the slots, int64 [rows, slots], and vectors to place there, float64 [rows, slots,
-        width]."""
+        """Token ids of the slots, int64 [rows, slots], and vectors to place there, float64 [rows, slots, width]."""
         conditioning, slots = self._group.conditioning, len(self._group.conditioning.slots)
         if conditioning.kind == "words":
             return words.decode(data, rows, slots).astype(np.int64), None

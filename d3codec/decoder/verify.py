@@ -54,8 +54,7 @@ def verify(
     """Check a file, and with `decode` its pixels.
 
     Arguments:
-        decode: None checks the structure only; a number checks so many images, spread over the classes, where
-        the
+        decode: None checks the structure only; a number checks so many images, spread over the classes, where the
             file stores digests of single images, else the whole set; 'all' checks the whole set.
         generator, device, progress: as for `decoder.decode.decode`.
 
@@ -80,8 +79,7 @@ def verify(
 
 
 class _Found:
-    """What a file says about its pixels: fingerprint, digest of the set, leaves (b'' if none) of `size`
-    bytes."""
+    """What a file says about its pixels: fingerprint, digest of the set, leaves (b'' if none) of `size` bytes."""
 
     def __init__(self, file: D3MFile) -> None:
         about = file.about

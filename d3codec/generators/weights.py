@@ -82,9 +82,8 @@ def describe(
         trust_records: False hashes the weights again although nothing looks changed.
 
     Raises:
-        GeneratorError: a part, a file or a field that the family does not have, or weights that do not
-        survive the
-            cast.
+        GeneratorError: a part, a file or a field that the family does not have, or weights that do not survive
+            the cast.
         MissingExtraError: safetensors or torch is not installed.
     """
     if cast not in CASTS:
@@ -260,8 +259,7 @@ def find_generator(
     """The folder whose generator id is `generator_id`.
 
     Arguments:
-        given: a folder, or a Hugging Face repository ("owner/name") of the local cache; None searches the
-        package
+        given: a folder, or a Hugging Face repository ("owner/name") of the local cache; None searches the package
             and the local Hugging Face cache.
         trust_records: as in `describe`.
 
