@@ -3,8 +3,10 @@
     python benchmarks/train_generator.py benchmarks/generators/digits.toml -o OUT
 
 Stages: pool of captioned collages -> autoencoder -> latents -> text encoder + UNet -> OUT/pipeline, which
-`diffusers.StableDiffusionPipeline.from_pretrained` loads. A run that was killed continues where its last
-checkpoint stood when the same command is given again, and ends with the same bytes as one that was not.
+`diffusers.StableDiffusionPipeline.from_pretrained` loads. With [words] in the configuration, as in photographs.toml:
+latents in the space of a given autoencoder -> feature network and visual words -> text encoder + UNet -> OUT/pipeline.
+A run that was killed continues where its last checkpoint stood when the same command is given again, and ends with the
+same bytes as one that was not.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,27 +28,17 @@ import diffusers
 import numpy as np
 import torch
 import transformers
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderTiny
 from generator_training import autoencoder, diffusion, publish
 from generator_training.captions import encode_captions, make_tokenizer, pseudo_words
 from generator_training.card import model_card
 from generator_training.checkpoint import Training, load_tensors, save_tensors, write_atomic
 from generator_training.config import Config, read_config
+from generator_training.material import Material, Run, words_material
 from generator_training.pool import TrainingPool, build_pool
 from transformers import CLIPTokenizer
 
 from d3codec.sources import LabelledImages, read_images
-
-
-@dataclass(frozen=True)
-class Run:
-    """What every stage needs to know; `out` holds one file or folder a finished stage."""
-
-    config: Config
-    seed: int
-    out: Path
-    device: torch.device
-    every_seconds: float
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -55,6 +47,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder of this run, made if missing")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", help="labelled images instead of those of the configuration")
+    parser.add_argument("--validation", help="labelled images to measure on, of the same classes")
     parser.add_argument("--fold", metavar="I/N", help="train on fold I of N (digits only; the rest validates)")
     parser.add_argument("--vae", type=Path, help="folder of a trained autoencoder, used instead of training one")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -74,7 +67,7 @@ def configured(options: argparse.Namespace) -> Config:
 
     config = read_config(options.config)
     # The configured validation images belong to the configured training images.
-    validation = None if options.images else config.images.validation
+    validation = options.validation or (None if options.images else config.images.validation)
     images = replace(
         config.images,
         source=part(options.images or config.images.source),
@@ -109,7 +102,7 @@ def pool_stage(run: Run, source: LabelledImages) -> TrainingPool:
 
 def validation_collages(config: Config, count: int = 100) -> np.ndarray | None:
     """Unchanged collages of images that nothing is trained on, uint8 (count, side, side, 3)."""
-    if config.images.validation is None:
+    if config.images.validation is None or config.pool is None:
         return None
     captions = replace(config.captions, templates=(config.collage_template,), words=0, held_out=())
     plain = replace(config, captions=captions, pool=replace(config.pool, images=count, native=1.0))
@@ -147,12 +140,42 @@ def autoencoder_stage(run: Run, pool: TrainingPool) -> Path:
     return folder
 
 
-def latent_stage(run: Run, vae: AutoencoderKL, pool: TrainingPool) -> torch.Tensor:
+def latent_stage(run: Run, vae: AutoencoderKL | AutoencoderTiny, pool: TrainingPool) -> torch.Tensor:
     """Latents of the pool, float32 (N, C, h, w), encoded once and kept."""
     path = run.out / "latents.safetensors"
     if not path.exists():
         save_tensors(path, {"latents": autoencoder.encode_pool(vae, pool.images, run.device)}, {})
     return load_tensors(path)[0]["latents"]
+
+
+def pool_material(run: Run, source: LabelledImages, folder: Path | None) -> Material:
+    """Pool, autoencoder (trained unless a folder is given) and latents."""
+    config, cpu_seconds, losses = run.config, {}, {}
+    began = time.process_time()
+    pool = pool_stage(run, source)
+    tokenizer, ids = caption_stage(config, source, pool)
+    cpu_seconds["pool"] = time.process_time() - began
+    if folder is None:
+        folder = autoencoder_stage(run, pool)
+        tensors, about = load_tensors(run.out / "autoencoder.safetensors")
+        losses["autoencoder"], cpu_seconds["autoencoder"] = tensors["losses"].tolist(), about["cpu_seconds"]
+    # Half precision weights again, since they are what is published: the latents must be theirs.
+    vae = autoencoder.load_autoencoder(folder, run.device)
+    validation = validation_collages(config)
+    psnr = None if validation is None else autoencoder.psnr(vae, validation, run.device)
+    began = time.process_time()
+    latents = latent_stage(run, vae, pool)
+    cpu_seconds["latents"] = time.process_time() - began
+    return Material(
+        vae=vae,
+        tokenizer=tokenizer,
+        latents=latents,
+        captions=diffusion.fixed_captions(ids, tokenizer, config.captions.empty),
+        prompts=publish.sheet_prompts(config, source.class_names),
+        psnr=psnr,
+        cpu_seconds=cpu_seconds,
+        losses=losses,
+    )
 
 
 def caption_stage(config: Config, source: LabelledImages, pool: TrainingPool) -> tuple[CLIPTokenizer, torch.Tensor]:
@@ -169,27 +192,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = configured(options)
     record = claim(options.out, config, options)
     run = Run(config, options.seed, options.out, torch.device(chosen), options.checkpoint_seconds)
-    cpu_seconds, losses = {}, {}
-
-    began = time.process_time()
     source = read_images(config.images.source)
-    pool = pool_stage(run, source)
-    tokenizer, ids = caption_stage(config, source, pool)
-    cpu_seconds["pool"] = time.process_time() - began
-    folder = options.vae or autoencoder_stage(run, pool)
-    if not options.vae:
-        tensors, about = load_tensors(run.out / "autoencoder.safetensors")
-        losses["autoencoder"], cpu_seconds["autoencoder"] = tensors["losses"].tolist(), about["cpu_seconds"]
-    # Half precision weights again, since they are what is published: the latents must be theirs.
-    vae = AutoencoderKL.from_pretrained(folder).float().to(run.device).eval().requires_grad_(False)
-    validation = validation_collages(config)
-    psnr = None if validation is None else autoencoder.psnr(vae, validation, run.device)
-    print(f"autoencoder: {psnr or float('nan'):.1f} dB on unseen collages", file=sys.stderr)
-    began = time.process_time()
-    latents = latent_stage(run, vae, pool)
-    cpu_seconds["latents"] = time.process_time() - began
-
-    prompts = publish.sheet_prompts(config, source.class_names)
+    if config.words:
+        if not options.vae:
+            raise SystemExit(f"{options.config} is for a published autoencoder: name its folder with --vae")
+        material = words_material(run, source, options.vae)
+    else:
+        material = pool_material(run, source, options.vae)
+    vae, tokenizer, prompts = material.vae, material.tokenizer, material.prompts
+    latents, losses, cpu_seconds = material.latents, dict(material.losses), dict(material.cpu_seconds)
+    print(f"autoencoder: {material.psnr or float('nan'):.1f} dB on unseen images", file=sys.stderr)
 
     def look(training: Training) -> None:
         publish.learning_curve(losses | {"generator": training.losses}, run.out / "curve.png")
@@ -200,7 +212,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         config,
         tokenizer,
         latents,
-        ids,
+        material.captions,
+        material.validation,
         seed=run.seed,
         path=run.out / "generator.safetensors",
         device=run.device,
@@ -211,11 +224,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     pipeline = publish.make_pipeline(training, vae, tokenizer)
     figures = {
-        "psnr_db": psnr,
+        "psnr_db": material.psnr,
         "loss": {name: round(float(np.mean(values[-100:])), 5) for name, values in losses.items()},
         "cpu_seconds": {name: round(seconds, 1) for name, seconds in cpu_seconds.items()},
     }
-    publish.publish(pipeline, config, run.out / "pipeline", model_card(config, source, pipeline, figures))
+    if training.validation:
+        figures["validation_loss"] = round(training.validation[-1][1], 5)
+    card = model_card(config, source, pipeline, figures)
+    publish.publish(pipeline, config, run.out / "pipeline", card, material.words)
     sizes = publish.sizes(run.out / "pipeline")
     versions = {module.__name__: module.__version__ for module in (torch, diffusers, transformers, np)}
     record |= (
@@ -225,6 +241,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 name: [round(float(np.mean(values[i : i + 100])), 5) for i in range(0, len(values), 100)]
                 for name, values in losses.items()
             },
+            "validation": training.validation,
             "latents": {"mean": latents.mean((0, 2, 3)).tolist(), "deviation": latents.std((0, 2, 3)).tolist()},
             "bytes": sizes,
             "device": run.device.type,

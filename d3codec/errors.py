@@ -18,7 +18,7 @@
     ├── OutputError            E_OUTPUT: the output cannot be written                     exit 1
     └── UsageError             E_USAGE: arguments that make no sense together             exit 2
 
-Codes of FormatError are those of spec/d3m-0.1.md, section 8. Standard library only.
+Codes of FormatError are those of spec/d3m-0.2.md, section 8. Standard library only.
 """
 
 from __future__ import annotations
@@ -46,8 +46,6 @@ FORMAT_CODES = {
     "E_PACK_NODES": "the manifest has too many values",
     "E_PACK_TRAILING": "bytes after the manifest",
     "E_MANIFEST": "the manifest does not follow its schema",
-    "E_SECTION_ORDER": "a section is missing or out of order",
-    "E_SECTION_UNKNOWN": "a critical section that nothing calls for",
     "E_BUDGET": "more bytes than the reader allows",
     "E_SECTION_CRC": "a section is damaged",
     "E_ZSTD_HEADER": "a compressed section breaks the rules for its frame",

@@ -16,18 +16,21 @@ class GroupInfo:
     """Images of one recipe and one generator, described without regard to the method that made them.
 
     images_per_class: collages a class; grid: rows and columns of patches in a collage; size: height and width
-    of an image in pixels; label_kind: `quantized` or `hard`; label_width: logits a patch (0: none stored);
-    generator: its id (hex); cast: dtype to which its weights are cast before digest and use.
+    of an image in pixels; copies: augmented copies of each source, which are among the images; label_kind:
+    `quantized` or `hard`; label_width: logits a patch (0: none stored); generator: its id (hex); cast: dtype to which
+    its weights are cast before digest and use; outside_bytes: size of this dataset's own weights outside the file.
     """
 
     number: int
     images_per_class: int
     grid: tuple[int, int]
     size: tuple[int, int]
+    copies: int
     label_kind: str
     label_width: int
     generator: str
     cast: str
+    outside_bytes: int
     conditioning: str
     recipe: str
 
@@ -48,10 +51,12 @@ def _describe(number: int, group: Group) -> GroupInfo:
         images_per_class=images.count,
         grid=images.grid,
         size=images.size,
+        copies=images.copies,
         label_kind="quantized" if labels.kind == "q" else "hard",
         label_width=labels.width if labels.kind == "q" else 0,
         generator=group.generator.hex(),
         cast=group.cast,
+        outside_bytes=group.outside_bytes,
         conditioning=_conditioning_in_words(group),
         recipe=_recipe_in_words(group),
     )
@@ -59,15 +64,41 @@ def _describe(number: int, group: Group) -> GroupInfo:
 
 def _conditioning_in_words(group: Group) -> str:
     conditioning = group.conditioning
-    slots = f"{len(conditioning.slots)} token{'s' if len(conditioning.slots) > 1 else ''} a class"
-    if conditioning.kind == "delta":
-        return f"learned, {slots}, {conditioning.width} values of {conditioning.bits} bits"
-    return f"words, {slots}"
+    row = "a class" if conditioning.rows == "class" else "an image"
+    if conditioning.kind == "class-id":
+        return f"class ids, one {row}"
+    if conditioning.kind == "tokens":
+        return f"token ids, one sequence {row}"
+    if conditioning.kind == "vectors":
+        vectors = f"{conditioning.slots} vector{_s(conditioning.slots)}"
+        return f"learned, {vectors} {row}, {conditioning.width} values of {conditioning.bits} bits"
+    slots = f"{len(conditioning.slots)} token{_s(len(conditioning.slots))} {row}"
+    if conditioning.kind == "words":
+        return f"words, {slots}"
+    widths = " + ".join(map(str, conditioning.widths))
+    return f"learned, {slots}, {widths} values of {conditioning.bits} bits"
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
+
+
+_SAMPLERS = {
+    "ddim": "DDIM",
+    "ddim-reinject": "DDIM with re-injection",
+    "euler": "Euler",
+    "euler-ancestral": "Euler ancestral",
+}
 
 
 def _recipe_in_words(group: Group) -> str:
     recipe = group.recipe
-    return (
-        f"{recipe.sampler.upper()}, {recipe.steps} steps, guidance {recipe.guidance / MILLION:g}, "
+    text = (
+        f"{_SAMPLERS[recipe.sampler]}, {recipe.steps} step{_s(recipe.steps)}, guidance {recipe.guidance / MILLION:g}, "
         f"predicts {recipe.prediction}"
     )
+    if recipe.sampler == "ddim" and recipe.eta:
+        text += f", eta {recipe.eta / MILLION:g}"
+    if recipe.start.stored is not None:
+        text += f", stored latents of {recipe.start.stored.bits} bits"
+    return text

@@ -7,7 +7,6 @@ Everything follows from the seed. Captions may use small letters and spaces: eac
 
 from __future__ import annotations
 
-import json
 import string
 from pathlib import Path
 from typing import Any
@@ -18,57 +17,43 @@ SIZE, WIDTH, LENGTH = 8, 16, 8
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 
 
-def make_pipeline(folder: Path, seed: int = 0) -> Path:
-    """Write the pipeline in the layout of diffusers' save_pretrained (float32) and return its folder."""
-    import torch
+def make_pipeline(folder: Path, seed: int = 0, **unet_fields: Any) -> Path:
+    """Write the pipeline in the layout of diffusers' save_pretrained (float32) and return its folder.
+
+    `unet_fields` are further fields of the U-Net's configuration.
+    """
     from diffusers import DDIMScheduler
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from diffusers.utils import logging
+    from tiny_families import SEEN, autoencoder, fill_portably, save_pipeline
     from transformers.models.clip.configuration_clip import CLIPTextConfig
     from transformers.models.clip.modeling_clip import CLIPTextModel
 
-    logging.disable_progress_bar()
     tokenizer = make_tokenizer()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        text = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=WIDTH,
-                intermediate_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                max_position_embeddings=LENGTH,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-                projection_dim=WIDTH,
-            )
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=LENGTH,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            projection_dim=WIDTH,
         )
-        unet = UNet2DConditionModel(
-            sample_size=SIZE // 2,
-            block_out_channels=(8, 16),
-            layers_per_block=1,
-            norm_num_groups=4,
-            cross_attention_dim=WIDTH,
-            attention_head_dim=2,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        )
-        vae = AutoencoderKL(
-            block_out_channels=(8, 8),
-            layers_per_block=1,
-            norm_num_groups=4,
-            sample_size=SIZE,
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            mid_block_add_attention=False,
-            scaling_factor=1.0,
-        )
-        with torch.no_grad():  # words of a fresh text encoder are nearly alike, and so would be the pictures
-            text.get_input_embeddings().weight.mul_(25.0)
-            vae.decoder.conv_out.weight.mul_(1.5)
+    )
+    unet = UNet2DConditionModel(
+        sample_size=SIZE // 2,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        cross_attention_dim=WIDTH,
+        attention_head_dim=2,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        **unet_fields,
+    )
     scheduler = DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -78,30 +63,24 @@ def make_pipeline(folder: Path, seed: int = 0) -> Path:
         steps_offset=1,
         timestep_spacing="leading",
     )
-    parts = {"text_encoder": text, "unet": unet, "vae": vae, "tokenizer": tokenizer, "scheduler": scheduler}
-    for name, part in parts.items():
-        part.save_pretrained(folder / name)
-    libraries = {"text_encoder": "transformers", "tokenizer": "transformers"}
-    index: dict[str, Any] = {
-        name: [libraries.get(name, "diffusers"), type(part).__name__] for name, part in parts.items()
+    parts = {
+        "scheduler": scheduler,
+        "text_encoder": fill_portably(text, 4 * seed + 1),
+        "tokenizer": tokenizer,
+        "unet": fill_portably(unet, 4 * seed + 2, SEEN),
+        "vae": autoencoder(4 * seed + 3),
     }
-    index |= {
-        "_class_name": "StableDiffusionPipeline",
-        "_diffusers_version": "0.35.0",
-        "requires_safety_checker": False,
-    }
-    index |= {name: [None, None] for name in ("feature_extractor", "image_encoder", "safety_checker")}
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2))
-    return folder
+    absent = {name: [None, None] for name in ("feature_extractor", "image_encoder", "safety_checker")}
+    return save_pipeline(folder, "StableDiffusionPipeline", parts, requires_safety_checker=False, **absent)
 
 
-def make_tokenizer() -> Any:
+def make_tokenizer(**options: Any) -> Any:
     """A CLIP tokenizer that knows single small letters, inside a word and at its end, and nothing else."""
     from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
     letters = [*string.ascii_lowercase, *(letter + "</w>" for letter in string.ascii_lowercase)]
     vocabulary = {token: number for number, token in enumerate([*letters, BEGIN, END])}
-    return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=LENGTH)
+    return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=LENGTH, **options)
 
 
 def make_group(
@@ -124,12 +103,12 @@ def make_group(
     pipeline."""
     from d3codec.conditioning import delta, words
     from d3codec.format.manifest import (
+        DdimRecipe,
         DeltaConditioning,
         Group,
         HardLabels,
         Images,
         QuantizedLabels,
-        Recipe,
         WordsConditioning,
     )
     from d3codec.generators.weights import describe
@@ -148,7 +127,7 @@ def make_group(
     else:
         conditioning = DeltaConditioning(**prompt, initial_token=30, bits=bits, width=WIDTH)
         data = delta.encode(rng.normal(0, 0.5, (classes, len(slots), WIDTH)), bits)
-    recipe = Recipe(
+    recipe = DdimRecipe(
         betas=("scaled", 850, 12000, 1000),
         final_alpha="first",
         steps=steps,
@@ -183,11 +162,12 @@ def make_file(
 ) -> Path:
     """A sound file of one group and return its path; labels are random, further arguments go to `make_group`.
 
-    With `pixels` it is decoded, and fingerprint, pixel digest and leaves (`leaf_bytes`, 0 for none) are
-    stored.
+    With `pixels` it is decoded, and what the profile promises of its pixels is stored, with leaves
+    (`leaf_bytes`, 0 for none). An exact profile needs `pixels`.
     """
+    from d3codec import corrections
     from d3codec.format.file import ContentDraft, save_atomically, write_d3m
-    from d3codec.format.manifest import Classes
+    from d3codec.format.manifest import REPRODUCIBLE, Classes, Exact, ExactFixed
     from d3codec.format.sections import ClassRecord, pack_classes
 
     record, conditioning = make_group(pipeline, classes=classes, ipc=ipc, grid=grid, labels=labels, **group)
@@ -199,10 +179,18 @@ def make_file(
     if labels == "q":
         rows = np.random.default_rng(1).integers(-60, 60, (classes * ipc * grid * grid, classes), np.int8)
         sections["lab", 0] = rows.tobytes()
-    about, ancillary = None, {}
-    if pixels:
+    about, ancillary, promise = None, {}, REPRODUCIBLE
+    if profile != "reproducible":
+        digest, leaves, places, levels = _decoded(pipeline, record, conditioning, classes, profile, leaf_bytes)
+        promise = ExactFixed(pixels=digest)
+        if profile == "exact":
+            promise = Exact(pixels=digest, corrections=len(places))
+            if len(places):
+                sections["fix", None] = corrections.encode(places, levels)
+        ancillary = {"x-leaf": leaves} if leaf_bytes else {}
+    elif pixels:
         about, ancillary = witness(pipeline, record, conditioning, classes, leaf_bytes)
-    draft = ContentDraft(Classes(authority="none", count=classes), (record,), profile)
+    draft = ContentDraft(Classes(authority="none", count=classes), (record,), promise)
     save_atomically(path, write_d3m(draft, sections, about, ancillary))
     return path
 
@@ -211,22 +199,35 @@ def witness(
     pipeline: Path, group: Any, conditioning: bytes, classes: int, leaf_bytes: int
 ) -> tuple[Any, dict[str, bytes]]:
     """`about` with fingerprint and pixel digest of this machine, and the leaves."""
+    from d3codec.decoder.precision import fingerprint
+    from d3codec.format.manifest import About
+
+    digest, leaves, _, _ = _decoded(pipeline, group, conditioning, classes, "reproducible", leaf_bytes)
+    return About(fingerprint=fingerprint("cpu"), pixels=digest), {"x-leaf": leaves} if leaf_bytes else {}
+
+
+def _decoded(
+    pipeline: Path, group: Any, conditioning: bytes, classes: int, profile: str, leaf_bytes: int
+) -> tuple[bytes, bytes, np.ndarray, np.ndarray]:
+    """Pixel digest and leaves of the only group of a dataset, positions and levels of what is near a boundary."""
     from d3codec.decoder.digests import image_digest, pixel_digest
     from d3codec.decoder.plan import unit_at
-    from d3codec.decoder.precision import fingerprint
+    from d3codec.decoder.precision import compute_dtype
     from d3codec.decoder.render import Renderer
-    from d3codec.format.manifest import About
-    from d3codec.generators.stable_diffusion import StableDiffusion
+    from d3codec.encoder.exact import boundary_values
+    from d3codec.generators.load import load_generator
 
-    networks = StableDiffusion.load(pipeline, cast=group.cast)
-    renderer = Renderer(group, conditioning, networks, "reproducible", classes)
+    networks = load_generator(pipeline, cast=group.cast, dtype=compute_dtype(profile), device="cpu")
+    renderer = Renderer(group, conditioning, networks, profile, classes)
     count = group.images.count
-    images = [
-        image
-        for number in range(-(-classes * count // 8))
-        for image in renderer.render(unit_at(0, number, count, classes))
-    ]
-    digests = [image_digest(image) for image in images]
-    about = About(fingerprint=fingerprint("cpu"), pixels=pixel_digest(digests))
+    digests, places, levels = [], [np.zeros(0, np.int64)], [np.zeros(0, np.uint8)]
+    for number in range(-(-classes * count // 8)):
+        images = renderer.render(unit_at(0, number, count, classes))
+        digests += [image_digest(image) for image in images]
+        if profile == "exact":
+            sources = [divmod(8 * number + place, count) for place in range(len(images))]
+            near = boundary_values(renderer.levels(sources))
+            places.append(number * 8 * images[0].size + near)
+            levels.append(images.reshape(-1)[near])
     leaves = b"".join(digest[:leaf_bytes] for digest in digests)
-    return about, {"x-leaf": leaves} if leaf_bytes else {}
+    return pixel_digest(digests), leaves, np.concatenate(places), np.concatenate(levels)

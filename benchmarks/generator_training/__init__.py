@@ -1,1 +1,1 @@
-"""Stages of `train_generator.py`: config, captions, pool, autoencoder, diffusion, checkpoint, publish."""
+"""Stages of `train_generator.py`: config, captions, pool, autoencoder, words, material, diffusion, publish."""

@@ -1,7 +1,8 @@
-"""The KL autoencoder: training, and standard latents folded into its own 1x1 convolutions."""
+"""Autoencoders: training of a KL one, standard latents folded into its own 1x1 convolutions, published ones."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -9,17 +10,23 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderTiny
 
 from .checkpoint import Training, step_generator, train
-from .config import Config
+from .config import Autoencoder, Config
 
 STAGE = 2
 
 
+def _layout(config: Config) -> Autoencoder:
+    if config.autoencoder is None:
+        raise ValueError(f"{config.name}: no [autoencoder] to be trained; name the folder of one with --vae")
+    return config.autoencoder
+
+
 def make_autoencoder(config: Config) -> AutoencoderKL:
     """Stock layout; factor 2 ** (levels - 1), no attention, scaling factor 1."""
-    layout = config.autoencoder
+    layout = _layout(config)
     levels = len(layout.widths)
     return AutoencoderKL(
         in_channels=3,
@@ -54,7 +61,7 @@ def train_autoencoder(
     on_checkpoint: Callable[[Training], None],
 ) -> AutoencoderKL:
     """Train on a pool: images uint8 (N, side, side, 3), native bool (N,)."""
-    layout = config.autoencoder
+    layout = _layout(config)
     torch.manual_seed(seed)
     net = make_autoencoder(config).to(device).train()
     training = Training(net, torch.optim.AdamW(net.parameters(), layout.learning_rate))
@@ -96,12 +103,28 @@ def train_autoencoder(
     return net
 
 
+def load_autoencoder(folder: Path, device: torch.device) -> AutoencoderKL | AutoencoderTiny:
+    """A frozen autoencoder of a folder, float32, of the class that its configuration names."""
+    named = json.loads((folder / "config.json").read_text())["_class_name"]
+    kinds = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
+    if named not in kinds:
+        raise ValueError(f"{folder}: an autoencoder of class {named}, expected {' or '.join(kinds)}")
+    return kinds[named].from_pretrained(folder).float().to(device).eval().requires_grad_(False)
+
+
+def _code(net: AutoencoderKL | AutoencoderTiny, images: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Latents without noise: the means of posteriors, or what an autoencoder without posteriors gives."""
+    coded = net.encode(to_float(images, device).to(net.dtype))
+    return coded.latents if isinstance(net, AutoencoderTiny) else coded.latent_dist.mean
+
+
 @torch.inference_mode()
-def encode_pool(net: AutoencoderKL, images: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Means of the posteriors, times the scaling factor: float32 (N, channels, height, width) on the CPU."""
-    batches = np.array_split(images, -(-len(images) // 200))
-    means = [net.encode(to_float(batch, device)).latent_dist.mean.cpu() for batch in batches]
-    return torch.cat(means) * net.config.scaling_factor
+def encode_pool(
+    net: AutoencoderKL | AutoencoderTiny, images: np.ndarray, device: torch.device, batch: int = 200
+) -> torch.Tensor:
+    """Latents without noise, times the scaling factor: float32 (N, channels, height, width) on the CPU."""
+    batches = np.array_split(images, -(-len(images) // batch))
+    return torch.cat([_code(net, part, device).float().cpu() for part in batches]) * net.config.scaling_factor
 
 
 @torch.no_grad()
@@ -127,13 +150,13 @@ def standardise(net: AutoencoderKL, latents: torch.Tensor) -> None:
 
 
 @torch.inference_mode()
-def reconstruct(net: AutoencoderKL, images: np.ndarray, device: torch.device) -> np.ndarray:
-    """Images from the means of their posteriors, uint8 (N, height, width, 3) -> the same."""
-    y = net.decode(net.encode(to_float(images, device)).latent_dist.mean).sample
+def reconstruct(net: AutoencoderKL | AutoencoderTiny, images: np.ndarray, device: torch.device) -> np.ndarray:
+    """Images from their latents without noise, uint8 (N, height, width, 3) -> the same."""
+    y = net.decode(_code(net, images, device)).sample
     return ((y.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
-def psnr(net: AutoencoderKL, images: np.ndarray, device: torch.device) -> float:
+def psnr(net: AutoencoderKL | AutoencoderTiny, images: np.ndarray, device: torch.device) -> float:
     """Peak signal-to-noise ratio in dB of the reconstruction, over all values of uint8 (N, h, w, 3)."""
     error = np.mean((reconstruct(net, images, device).astype(np.float64) - images) ** 2)
     return 10 * math.log10(255**2 / max(error, 1e-12))

@@ -6,6 +6,7 @@ import string
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from tokenizers import AddedToken
 from transformers import CLIPTokenizer
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
@@ -24,11 +25,14 @@ def clusters(patches: np.ndarray, count: int, seed: int) -> np.ndarray:
     return KMeans(count, n_init=4, random_state=seed).fit_predict(flat).astype(np.int64)
 
 
-def make_tokenizer(words: Iterable[str], pseudo: Sequence[str], tokens: int) -> CLIPTokenizer:
+def make_tokenizer(
+    words: Iterable[str], pseudo: Sequence[str], tokens: int, names: Sequence[str] = ()
+) -> CLIPTokenizer:
     """A CLIPTokenizer that holds each of `words` as one token (byte pair merges from the left).
 
     The end token gets the highest id, as in CLIP. Pseudo-words stand in the vocabulary and are also added
-    tokens, since CLIP's pre-tokenizer would cut `<k0>` at its brackets and digits.
+    tokens, since CLIP's pre-tokenizer would cut `<k0>` at its brackets and digits. So are `names`, which may have
+    spaces, hyphens and capitals: one token each, in any capitals, between other letters not found (organs).
     """
     words = sorted({word.lower() for text in words for word in text.split()})
     letters = sorted(set(string.ascii_lowercase) | set("".join(words)))
@@ -41,11 +45,11 @@ def make_tokenizer(words: Iterable[str], pseudo: Sequence[str], tokens: int) -> 
                 merges.append((left, right))
                 vocabulary.append(left + right)
             left += right
-    vocabulary = list(dict.fromkeys([*vocabulary, *pseudo, BOS, EOS]))
+    vocabulary = list(dict.fromkeys([*vocabulary, *names, *pseudo, BOS, EOS]))
     tokenizer = CLIPTokenizer(
         vocab={token: number for number, token in enumerate(vocabulary)}, merges=merges, model_max_length=tokens
     )
-    tokenizer.add_tokens(list(pseudo))
+    tokenizer.add_tokens([*(AddedToken(name, single_word=True, normalized=True) for name in names), *pseudo])
     return tokenizer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import sys
@@ -61,6 +62,7 @@ class Training:
     cpu_seconds: float = 0.0
     losses: list[float] = field(default_factory=list)
     ema: dict[str, torch.Tensor] = field(default_factory=dict)
+    validation: list[tuple[int, float]] = field(default_factory=list)  # (step, loss)
 
     def __post_init__(self) -> None:
         if self.ema_decay is not None:
@@ -79,12 +81,20 @@ class Training:
         for number, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{number}.{name}": value for name, value in state.items()}
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
-        save_tensors(path, tensors, {"step": self.step, "cpu_seconds": self.cpu_seconds})
+        about = {"step": self.step, "cpu_seconds": self.cpu_seconds, "validation": self.validation}
+        save_tensors(path, tensors, about)
+
+    def averaged(self) -> torch.nn.Module:
+        """A frozen copy of the networks with the averaged weights, in evaluation mode."""
+        net = copy.deepcopy(self.net).eval().requires_grad_(False)
+        net.load_state_dict(net.state_dict() | self.ema)
+        return net
 
     def restore(self, path: Path) -> None:
         tensors, about = load_tensors(path)
         self.losses = tensors.pop("losses").tolist()
         self.step, self.cpu_seconds = about["step"], about["cpu_seconds"]
+        self.validation = [(step, loss) for step, loss in about["validation"]]
         state: dict[int, dict[str, torch.Tensor]] = {}
         net = {}
         for name, value in tensors.items():
@@ -111,8 +121,13 @@ def train(
     clip: float | None = None,
     every_seconds: float = 120.0,
     on_checkpoint: Callable[[Training], None] | None = None,
+    validate: Callable[[Training], float] | None = None,
+    validate_every: int = 1000,
 ) -> None:
-    """Run to `steps` optimiser steps, from the checkpoint at `path` if there is one; leave one there."""
+    """Run to `steps` optimiser steps, from the checkpoint at `path` if there is one; leave one there.
+
+    `validate` gives a loss every `validate_every` steps and after the last one.
+    """
     if path.exists():
         training.restore(path)
         print(f"{name}: continues at step {training.step}", file=sys.stderr)
@@ -138,6 +153,9 @@ def train(
         training.follow()
         training.step += 1
         training.losses.append(loss.item())
+        if validate and (training.step % validate_every == 0 or training.step == steps):
+            training.validation.append((training.step, validate(training)))
+            print(f"{name}: validation loss {training.validation[-1][1]:.5f} @{training.step}", file=sys.stderr)
         now = time.monotonic()
         if now - shown > (1 if sys.stderr.isatty() else 15) or training.step == steps:
             shown, rate = now, (training.step - first) / (now - started)

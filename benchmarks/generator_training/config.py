@@ -47,11 +47,41 @@ class Template:
 class Captions:
     """How images are described. Classes in `held_out` are never named; `words` counts the pseudo-words."""
 
-    templates: tuple[Template, ...]
+    templates: tuple[Template, ...] = ()  # none if the configuration has [words]
     empty: float = 0.1  # share of training captions replaced by the empty one (for guidance)
     tokens: int = 16
     held_out: tuple[str, ...] = ()
     words: int = 0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Pseudo-words of one kind: `count` clusters; `share` of the training captions hold theirs."""
+
+    count: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Words:
+    """Captions of words in random order, instead of templates: the class name and visual pseudo-words.
+
+    Pseudo-words are clusters of all images: `semantic` ones of a feature network, `layout` ones of coarse latents,
+    `fine` ones of both. The feature network learns the classes from images of `side` pixels in `steps` steps.
+    """
+
+    start: str  # the first word of every caption but the empty one
+    name: float  # share of the training captions that hold the class name
+    semantic: Kind
+    layout: Kind
+    fine: Kind
+    side: int = 32
+    steps: int = 3000
+    components: int = 48  # principal components of the features
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        return {"semantic": self.semantic, "layout": self.layout, "fine": self.fine}
 
 
 @dataclass(frozen=True)
@@ -93,6 +123,8 @@ class UNet:
     layers_per_block: int = 1
     head_dim: int = 4  # what diffusers calls attention_head_dim (and uses as the number of heads)
     norm_groups: int = 16
+    pooled_text: bool = False  # pooled text is added to the time embedding (addition_embed_type "text")
+    dropout: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -107,22 +139,30 @@ class Generator:
     weight_decay: float = 1e-3
     clip: float = 1.0
     ema: float = 0.999
+    bfloat16: bool = False  # autocast on a CPU too; on CUDA it is always on
+    validate_every: int = 1000  # steps between measurements on the validation images (of [words])
 
 
 @dataclass(frozen=True)
 class Config:
-    """A whole configuration; `encoding` is written beside the weights as hints for an encoder."""
+    """A whole configuration; `encoding` is written beside the weights as hints for an encoder.
+
+    Two kinds: a pool of captioned collages and an autoencoder trained on it, or, with `words`, every image as it is
+    and mirrored, in the latent space of an autoencoder named on the command line.
+    """
 
     name: str
     images: Images
-    pool: Pool
     captions: Captions
-    autoencoder: Autoencoder
     text: Text
     unet: UNet
     generator: Generator
+    pool: Pool | None = None
+    autoencoder: Autoencoder | None = None
+    words: Words | None = None
     encoding: dict[str, Any] = field(default_factory=dict)
     card: str = ""
+    license: str = "apache-2.0"  # as the front matter of a model card names it
 
     @property
     def resolution(self) -> int:
@@ -141,19 +181,31 @@ def _tuples(table: dict[str, Any]) -> dict[str, Any]:
 def read_config(path: Path) -> Config:
     """Read a TOML file; a misspelt key is a TypeError that names it."""
     table = tomllib.loads(path.read_text(encoding="utf-8"))
-    captions, autoencoder = dict(table.pop("captions")), dict(table.pop("autoencoder"))
-    templates = tuple(Template(**entry) for entry in captions.pop("templates"))
-    phases = tuple(Phase(**entry) for entry in autoencoder.pop("phases"))
+    captions = dict(table.pop("captions"))
+    templates = tuple(Template(**entry) for entry in captions.pop("templates", ()))
+    autoencoder, pool, words = (table.pop(key, None) for key in ("autoencoder", "pool", "words"))
+    if autoencoder is not None:
+        phases = tuple(Phase(**entry) for entry in autoencoder["phases"])
+        autoencoder = Autoencoder(**_tuples(autoencoder) | {"phases": phases})
+    if words is not None:
+        words = Words(**words | {kind: Kind(**words[kind]) for kind in ("semantic", "layout", "fine")})
     config = Config(
         images=Images(**table.pop("images")),
-        pool=Pool(**table.pop("pool")),
+        pool=None if pool is None else Pool(**pool),
         captions=Captions(templates=templates, **_tuples(captions)),
-        autoencoder=Autoencoder(phases=phases, **_tuples(autoencoder)),
+        autoencoder=autoencoder,
+        words=words,
         text=Text(**table.pop("text")),
         unet=UNet(**_tuples(table.pop("unet"))),
         generator=Generator(**table.pop("generator")),
         **table,
     )
+    if words is not None:
+        if templates or captions.get("held_out") or pool is not None or config.images.grid != 1:
+            raise ValueError(f"{path}: [words] goes without pool, templates, held-out classes and grids above 1")
+        return config
+    if pool is None:
+        raise ValueError(f"{path}: neither [pool] nor [words]")
     shares = sum(template.share for template in templates)
     if abs(shares - 1) > 1e-6:
         raise ValueError(f"{path}: the shares of the caption templates add up to {shares:g}, not to 1")

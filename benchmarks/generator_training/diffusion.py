@@ -17,6 +17,9 @@ from .config import Config
 
 STAGE = 3
 
+# Positions in the latents and the random numbers of the step -> token ids int64 (batch, tokens).
+CaptionDraw = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+
 
 def make_scheduler() -> DDIMScheduler:
     return DDIMScheduler(
@@ -60,15 +63,48 @@ def make_networks(config: Config, tokenizer: CLIPTokenizer, latent_shape: tuple[
         cross_attention_dim=text.width,
         attention_head_dim=layout.head_dim,
         norm_num_groups=layout.norm_groups,
+        dropout=layout.dropout,
+        # From cross attention alone a short training learns its captions too slowly.
+        **({"addition_embed_type": "text", "addition_embed_type_num_heads": text.heads} if layout.pooled_text else {}),
     )
     return nn.ModuleDict({"text": encoder, "unet": unet})
+
+
+def fixed_captions(ids: torch.Tensor, tokenizer: CLIPTokenizer, empty: float) -> CaptionDraw:
+    """One caption an image, ids int64 (N, tokens); a share of them replaced by the empty one."""
+    nothing = torch.tensor([tokenizer.bos_token_id] + [tokenizer.eos_token_id] * (ids.shape[1] - 1))
+
+    def draw(chosen: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+        dropped = torch.rand(len(chosen), 1, generator=random) < empty
+        return torch.where(dropped, nothing, ids[chosen])
+
+    return draw
+
+
+@torch.inference_mode()
+def validation_loss(
+    nets: nn.Module, latents: torch.Tensor, ids: torch.Tensor, *, device: torch.device, bfloat16: bool, batch: int
+) -> float:
+    """Mean squared error of the predicted noise; the noises are always the same, and all timesteps take part."""
+    random, scheduler = torch.Generator().manual_seed(0), make_scheduler()
+    noise = torch.randn(latents.shape, generator=random)
+    t = (torch.randperm(len(latents), generator=random) * scheduler.config.num_train_timesteps) // len(latents)
+    total = 0.0
+    for part in torch.arange(len(latents)).split(batch):
+        noisy = scheduler.add_noise(latents[part], noise[part], t[part]).to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            context = nets["text"](ids[part].to(device)).last_hidden_state
+            predicted = nets["unet"](noisy, t[part].to(device), context).sample
+        total += F.mse_loss(predicted.float().cpu(), noise[part], reduction="sum").item()
+    return total / latents.numel()
 
 
 def train_generator(
     config: Config,
     tokenizer: CLIPTokenizer,
     latents: torch.Tensor,
-    ids: torch.Tensor,
+    captions: CaptionDraw,
+    validation: tuple[torch.Tensor, torch.Tensor] | None = None,
     *,
     seed: int,
     path: Path,
@@ -76,7 +112,10 @@ def train_generator(
     every_seconds: float,
     on_checkpoint: Callable[[Training], None],
 ) -> Training:
-    """Train on latents float32 (N, C, h, w) and captions int64 (N, tokens); publish the result's `ema`."""
+    """Train on latents float32 (N, C, h, w) with the captions drawn for them; publish the result's `ema`.
+
+    `validation`: latents and captions int64 (M, tokens) that are measured and never trained on.
+    """
     layout = config.generator
     torch.manual_seed(seed)
     nets = make_networks(config, tokenizer, tuple(latents.shape[1:])).to(device).train()
@@ -85,25 +124,30 @@ def train_generator(
     )
     training = Training(nets, optimiser, ema_decay=layout.ema)
     scheduler = make_scheduler()
-    empty = torch.tensor([tokenizer.bos_token_id] + [tokenizer.eos_token_id] * (ids.shape[1] - 1))
+    bfloat16 = layout.bfloat16 or device.type == "cuda"
     batch = (layout.cuda_batch if device.type == "cuda" else None) or layout.batch
 
     def step_loss(step: int) -> torch.Tensor:
         random = step_generator(seed, STAGE, step)
         chosen = torch.randint(0, len(latents), (batch,), generator=random)
-        dropped = torch.rand(batch, 1, generator=random) < config.captions.empty
+        ids = captions(chosen, random)
         t = torch.randint(0, scheduler.config.num_train_timesteps, (batch,), generator=random)
         noise = torch.randn((batch, *latents.shape[1:]), generator=random)
         noisy = scheduler.add_noise(latents[chosen], noise, t).to(device)
-        captions = torch.where(dropped, empty, ids[chosen]).to(device)
-        with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
-            context = nets["text"](captions).last_hidden_state
+        if config.unet.dropout:  # draws from the global generator, which no checkpoint holds
+            torch.manual_seed(int(torch.randint(2**62, (1,), generator=random)))
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            context = nets["text"](ids.to(device)).last_hidden_state
             predicted = nets["unet"](noisy, t.to(device), context).sample
         return F.mse_loss(predicted.float(), noise.to(device))
 
     def learning_rate(step: int) -> float:
         cosine = 0.5 + 0.5 * math.cos(math.pi * step / layout.steps)
         return layout.learning_rate * min(1, (step + 1) / layout.warmup) * cosine
+
+    def validate(training: Training) -> float:
+        assert validation is not None
+        return validation_loss(training.averaged(), *validation, device=device, bfloat16=bfloat16, batch=batch)
 
     train(
         training,
@@ -115,5 +159,7 @@ def train_generator(
         clip=layout.clip,
         every_seconds=every_seconds,
         on_checkpoint=on_checkpoint,
+        validate=validate if validation else None,
+        validate_every=layout.validate_every,
     )
     return training

@@ -62,6 +62,8 @@ def tile(cells: Sequence[np.ndarray], grid: int) -> np.ndarray:
 
 def build_pool(config: Config, source: LabelledImages, seed: int) -> TrainingPool:
     """Draw the pool; the same configuration, images and seed give the same pool."""
+    if config.pool is None:
+        raise ValueError(f"{config.name}: no [pool] in the configuration")
     rng = np.random.default_rng([seed, 1])
     captions, words = config.captions, pseudo_words(config.captions.words)
     missing = set(captions.held_out) - set(source.class_names)

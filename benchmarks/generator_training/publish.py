@@ -10,20 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL, AutoencoderTiny, StableDiffusionPipeline
 from PIL import Image, ImageDraw
 from transformers import CLIPTokenizer
 
 from .captions import pseudo_words
-from .checkpoint import Training, write_atomic
+from .checkpoint import Training, save_tensors, write_atomic
 from .config import Config
 from .diffusion import make_scheduler
 
 
-def make_pipeline(training: Training, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> StableDiffusionPipeline:
+def make_pipeline(
+    training: Training, vae: AutoencoderKL | AutoencoderTiny, tokenizer: CLIPTokenizer
+) -> StableDiffusionPipeline:
     """A stock pipeline with copies of the averaged weights."""
-    nets = copy.deepcopy(training.net).eval().requires_grad_(False)
-    nets.load_state_dict(nets.state_dict() | training.ema)
+    nets = training.averaged()
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=nets["text"],
@@ -79,10 +80,10 @@ def sheet_prompts(config: Config, class_names: Sequence[str]) -> list[str]:
     return prompts
 
 
-def sample_sheet(images: np.ndarray, prompts: Sequence[str], zoom: int = 4) -> Image.Image:
+def sample_sheet(images: np.ndarray, prompts: Sequence[str]) -> Image.Image:
     """Rows of images uint8 (prompts, count, height, width, 3) with their prompts beside them."""
     rows, count, height, width, _ = images.shape
-    gap, text = 4, 200
+    gap, text, zoom = 4, 200, max(2, 64 // width)
     cell_height, cell_width = height * zoom + gap, width * zoom + gap
     sheet = Image.new("RGB", (text + count * cell_width, rows * cell_height), (128, 128, 128))
     pen = ImageDraw.Draw(sheet)
@@ -121,8 +122,14 @@ def sizes(folder: Path) -> dict[str, int]:
     return {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def publish(pipeline: StableDiffusionPipeline, config: Config, folder: Path, card: str) -> None:
-    """Write the pipeline in half precision with its model card and the hints for encoders.
+def publish(
+    pipeline: StableDiffusionPipeline,
+    config: Config,
+    folder: Path,
+    card: str,
+    words: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Write the pipeline in half precision with its model card, the hints for encoders and the table of words.
 
     Loaded without a dtype every part comes in float32, so that the stock call works on any CPU.
     """
@@ -134,5 +141,7 @@ def publish(pipeline: StableDiffusionPipeline, config: Config, folder: Path, car
             # transformers would otherwise load half precision, and diffusers float32 for the other parts.
             values["dtype"] = "float32"
         write_atomic(path, (json.dumps(values, indent=2) + "\n").encode())
+    if words is not None:
+        save_tensors(folder / "words.safetensors", words, {})
     write_atomic(folder / "README.md", card.encode())
     write_atomic(folder / "encoding.json", (json.dumps(config.encoding, indent=2) + "\n").encode())

@@ -26,9 +26,9 @@ device_option = click.option(
 )
 generator_option = click.option(
     "--generator",
-    metavar="PATH|REPO",
-    help="The generator's folder, or its name in the Hugging Face cache. Without it the package's own "
-    "and that cache are searched for the one that the file names.",
+    metavar="PATH|NAME|REPO",
+    help="The generator's folder, or the name (sd-1.5) or repository of one in the Hugging Face cache. Without it the "
+    "package's own and that cache are searched for the one that the file names.",
 )
 processes_option = click.option(
     "--processes",

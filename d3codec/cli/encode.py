@@ -33,9 +33,17 @@ _key = click.IntRange(0, 2**64 - 1)
 )
 @click.option("--method", type=click.Choice(["d3m"]), default="d3m", show_default=True, help="How to distil.")
 @click.option(
+    "--profile",
+    type=click.Choice(["exact", "exact-fixed", "reproducible"]),
+    default="exact",
+    show_default=True,
+    help="What the file promises about its pixels: exact on every machine, or reproducible (a third of the work).",
+)
+@click.option(
     "--generator",
-    metavar="PATH|REPO",
-    help="Folder or cached Hugging Face repository of a Stable Diffusion pipeline. Default: the bundled one.",
+    metavar="PATH|NAME|REPO",
+    help="A Stable Diffusion pipeline: its folder, or the name (sd-1.5) or repository of one that `d3codec generators "
+    "fetch` brought. Default: the bundled one.",
 )
 @click.option(
     "--teacher",

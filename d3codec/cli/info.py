@@ -43,22 +43,34 @@ def _facts(dataset: Dataset) -> dict[str, Any]:
         name: getattr(about, name, None)
         for name in ("method", "licence", "source", "teacher", "citation", "claims", "fingerprint")
     }
+    pixels = getattr(file.content.profile, "pixels", None) or (about and about.pixels)
     return {
         "file": dataset.path,
         "bytes": dataset.bytes,
+        "sizes": _sizes(dataset),
         "head_bytes": file.head_bytes,
         "content_id": dataset.content_id,
         "version": ".".join(map(str, file.version)),
-        "profile": file.content.profile,
+        "profile": file.content.profile.name,
+        "corrections": getattr(file.content.profile, "corrections", 0),
         "classes": file.content.classes.count,
         "authority": file.content.classes.authority,
         "images_per_class": dataset.images_per_class,
         "images": len(dataset),
         "label_kind": dataset.labels.kind,
         **said,
-        "pixel_digest": about.pixels.hex() if about and about.pixels else None,
+        "pixel_digest": pixels.hex() if pixels else None,
         "sections": file.section_sizes(),
         "groups": [asdict(group) for group in dataset.groups],
+    }
+
+
+def _sizes(dataset: Dataset) -> dict[str, Any]:
+    """The three sizes of a distilled dataset: the file, it and what is its own outside, the shared generators."""
+    return {
+        "file": dataset.bytes,
+        "file_and_outside": dataset.bytes + sum(group.outside_bytes for group in dataset.groups),
+        "generators": [*dict.fromkeys(group.generator for group in dataset.groups)],
     }
 
 
@@ -104,16 +116,30 @@ def _lines(dataset: Dataset, facts: dict[str, Any]) -> list[list[str]]:
         lines += [
             [
                 f"images{mark}",
-                f"{group.images_per_class} a class, {height}x{width} pixels, {group.grid[0]}x{group.grid[1]} patches",
+                f"{group.images_per_class} a class, {height}x{width} pixels, {group.grid[0]}x{group.grid[1]} patches"
+                + (f", of each source {group.copies} augmented copies" if group.copies else ""),
             ],
             [f"labels{mark}", group.label_kind + logits],
             [f"prompts{mark}", group.conditioning],
             [f"recipe{mark}", group.recipe],
             [f"generator{mark}", f"{group.generator} (cast {group.cast})"],
         ]
-    lines += [["profile", facts["profile"]], ["content id", facts["content_id"]]]
+    sizes = facts["sizes"]
+    lines += [
+        ["profile", _profile(facts)],
+        ["content id", facts["content_id"]],
+        ["size (a)", f"{sizes['file']:,} bytes, the file"],
+        ["size (b)", f"{sizes['file_and_outside']:,} bytes, with this dataset's own weights outside the file"],
+        ["size (c)", "the shared generator, named above"],
+    ]
     said = ("method", "licence", "source", "teacher", "citation")
     return lines + [[name, str(facts[name])] for name in said if facts.get(name)]
+
+
+def _profile(facts: dict[str, Any]) -> str:
+    digest = f", pixels {facts['pixel_digest']}" if facts["pixel_digest"] else ""
+    corrections = f", {facts['corrections']} corrections" if facts["profile"] == "exact" else ""
+    return f"{facts['profile']}{corrections}{digest}"
 
 
 def _names(dataset: Dataset) -> str:

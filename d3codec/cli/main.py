@@ -22,9 +22,12 @@ COMMANDS = {  # in the order in which a newcomer meets them; name -> module of d
     "info": "info",
     "verify": "verify",
     "decode": "decode",
+    "join": "join",
+    "cache": "cache",
     "train-teacher": "train_teacher",
     "encode": "encode",
     "evaluate": "evaluate",
+    "generators": "generators",
 }
 EXTRAS = {  # what is not in the base installation -> the extra that brings it
     "torch": "decode",
@@ -38,7 +41,7 @@ EXTRAS = {  # what is not in the base installation -> the extra that brings it
     "huggingface_hub": "hub",
 }
 EXTRA_OF = {"demo": "demo", "encode": "encode", "train-teacher": "encode"}  # of commands that need more
-RESUMABLE = frozenset({"decode", "encode"})
+RESUMABLE = frozenset({"decode", "encode", "generators", "join"})
 
 
 class Commands(click.Group):

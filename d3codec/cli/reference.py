@@ -5,6 +5,8 @@ Built from the commands' parameters rather than from their help pages, whose lay
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import click
 
 from d3codec.cli.main import COMMANDS, main
@@ -18,23 +20,40 @@ Made by `python -m d3codec.cli.reference > docs/cli.md`, which a test compares w
 
 def reference() -> str:
     """The whole page, Markdown."""
-    ctx = click.Context(main, info_name="d3codec")
-    pages = [HEAD + _text(main.help)]
-    for name in COMMANDS:
-        command = main.get_command(ctx, name)
-        if command is not None:
-            pages.append(_page(name, command))
+    pages = [HEAD + _text(main.help), *(_page(name, command) for name, command in commands())]
     return "\n\n".join(pages) + "\n"
 
 
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Every command and subcommand with its whole name, 'generators fetch', in the order of the page."""
+    ctx = click.Context(main, info_name="d3codec")
+    for name in COMMANDS:
+        if (command := main.get_command(ctx, name)) is not None:
+            yield from _with_subcommands(name, command)
+
+
+def _with_subcommands(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    yield name, command
+    if isinstance(command, click.Group):
+        for own, subcommand in command.commands.items():
+            yield from _with_subcommands(f"{name} {own}", subcommand)
+
+
 def _page(name: str, command: click.Command) -> str:
-    arguments = [str(param.metavar) for param in command.params if isinstance(param, click.Argument)]
+    lines = [f"## d3codec {name}", "", f"    {_usage(name, command)}", "", _text(command.help)]
+    if isinstance(command, click.Group):
+        listed = [f"| `{name} {own}` | {sub.short_help or ''} |" for own, sub in command.commands.items()]
+        lines += ["", "| command | |", "|---|---|", *listed]
     options = [param for param in command.params if isinstance(param, click.Option)]
-    usage = " ".join(["d3codec", name, "[OPTIONS]", *arguments])
-    rows = [f"| {_names(option)} | {_cell(option)} |" for option in options]
-    return "\n".join(
-        [f"## d3codec {name}", "", f"    {usage}", "", _text(command.help), "", "| option | |", "|---|---|", *rows]
-    )
+    if options:
+        lines += ["", "| option | |", "|---|---|", *(f"| {_names(option)} | {_cell(option)} |" for option in options)]
+    return "\n".join(lines)
+
+
+def _usage(name: str, command: click.Command) -> str:
+    arguments = [str(param.metavar) for param in command.params if isinstance(param, click.Argument)]
+    rest = ["COMMAND", "[ARGS]..."] if isinstance(command, click.Group) else arguments
+    return " ".join(["d3codec", name, "[OPTIONS]", *rest])
 
 
 def _text(text: str | None) -> str:

@@ -1,6 +1,6 @@
 """Conditioning by token ids: kind `words` of the format (spec sections 3.3 and 5).
 
-A row is one class: one 16-bit token id a slot. What a token means is the generator's business.
+A row, of a class or a source image, is one 16-bit token id a slot. What a token means is the generator's business.
 """
 
 from __future__ import annotations

@@ -1,36 +1,30 @@
-"""File -> pixels: units from the cache or the generator, written to a folder, an array file or a contact
-sheet.
+"""File -> pixels -> an output: a folder of pictures, an array file, tar or parquet files, a contact sheet.
 
-Finished units are kept in the cache, so a decode that is interrupted continues where it stopped. Importing
-this module does not import torch.
+An interrupted decode continues where it stopped (see `units`). Importing this module does not import torch.
 """
 
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from d3codec.decoder.cache import UnitCache, cache_key, home
-from d3codec.decoder.plan import UNIT_IMAGES, Plan, Unit
-from d3codec.decoder.precision import choose_device, compute_dtype, fingerprint, settings
-from d3codec.decoder.writers import SHEET_CLASSES, SHEET_IMAGES, ArrayFile, ContactSheet, ImageFolder, contact_sheet
-from d3codec.errors import OutputError, UsageError
+from d3codec.decoder.background import Background
+from d3codec.decoder.budget import Budget, Work
+from d3codec.decoder.choice import Choice
+from d3codec.decoder.renderers import Progress
+from d3codec.decoder.shard import Shard, image_keys
+from d3codec.decoder.units import Processes, decoded_units
+from d3codec.decoder.writers import FORMATS, ContactSheet, ShardFolder, Writer, contact_sheet
+from d3codec.decoder.writers.promise import PixelCheck
+from d3codec.errors import UsageError
 from d3codec.format.file import D3MFile
-from d3codec.generators.weights import find_generator, require_torch
-
-if TYPE_CHECKING:
-    from d3codec.decoder.render import Renderer
 
 __all__ = ["DecodeReport", "contact_sheet", "decode", "decoded_units"]
-
-Progress = Callable[[str, int, int], None]
-FORMATS = {"imagefolder": ImageFolder, "npz": ArrayFile}
 
 
 @dataclass(frozen=True)
@@ -43,6 +37,7 @@ class DecodeReport:
     fingerprint: str
     output: str | None
     format: str | None
+    shard: str | None
     contact_sheet: str | None
 
     def as_json(self) -> dict[str, Any]:
@@ -56,247 +51,132 @@ def decode(
     format: str = "imagefolder",
     classes: Sequence[int | str] | None = None,
     limit: int | None = None,
+    shard: Shard | str | None = None,
     contact_sheet: str | os.PathLike[str] | None = None,
     batch_size: int | None = None,
     profile: str | None = None,
     device: str = "auto",
     generator: str | Path | None = None,
+    processes: Processes = "auto",
+    budget: Budget | None = Budget(),  # noqa: B008  # frozen
+    cache_gigabytes: float | None = None,
     progress: Progress | None = None,
 ) -> DecodeReport:
     """Decode a `.d3m` file.
 
     Arguments:
-        output: a folder (`imagefolder`: CLASS/IMAGE.png by number, classes.json, decode.json) or a file
-        (`npz`:
-            images, classes and, where the file has them, labels). None keeps the units in the cache only.
+        output: a folder (`imagefolder`: CLASS/IMAGE.png by number, classes.json, decode.json; `webdataset`: tar
+            shards; `parquet`: as the Hugging Face hub has datasets) or a file (`npz`: images, classes and, where the
+            file has them, labels). None keeps the units in the cache only.
         classes: positions, names or ids of the classes; None: all.
         limit: the first so many images of each class; None: all.
-        contact_sheet: a PNG with a row of images for each class (at most 40 rows of 10); without `output`
-        nothing
+        shard: 'i/n': the i-th (from 0) of n parts of the work, as a folder of pictures for `join`.
+        contact_sheet: a PNG with a row of images for each class (at most 40 rows of 10); without `output` nothing
             else is decoded.
-        batch_size: images computed at once. It changes the batch in profile `fast` only: `reproducible`
-        always
-            computes eight.
-        profile: 'reproducible' or 'fast'; None: the file's.
+        batch_size: images computed at once. It changes the batch in profile `fast` only.
+        profile: 'exact', 'exact-fixed', 'reproducible' or 'fast'; None: the file's.
         device: 'auto', 'cpu' or 'cuda'.
         generator: folder or cached Hugging Face repository; None searches the package and the local cache.
+        processes: so many on this machine, or 'auto': one a GPU or one a core where the work is worth their start.
+        budget: what the decode may cost; None: anything.
+        cache_gigabytes: size of the cache, beyond which the units used longest ago go; None: D3CODEC_CACHE_GB, or 10.
         progress: called with (stage, done, total).
 
     Raises:
-        FormatError, MissingFileError: the file; MissingExtraError, MissingGeneratorError, GeneratorError:
-        what it needs; OutputError: the output holds something else or cannot be written; UsageError:
-        arguments.
+        FormatError, MissingFileError: the file; MissingExtraError, MissingGeneratorError, GeneratorError: what it
+        needs; OutputError: the output holds something else or cannot be written; PixelsError: a whole dataset whose
+        pixels are not those that an exact file promises; UsageError: arguments, or more work than the budget allows.
     """
-    if format not in FORMATS:
-        raise UsageError("an unknown output format", field="format", found=format, expected=" or ".join(FORMATS))
-    file = file if isinstance(file, D3MFile) else D3MFile.open(file)
-    profile = profile or file.content.profile
-    device = choose_device(device)
-    print_ = fingerprint(device)
-    plan = Plan.of(file.content, _positions(file, classes), limit)
-    if (
-        output is not None
-        and contact_sheet is not None
-        and Path(output).absolute() in Path(contact_sheet).absolute().parents
-    ):
-        raise UsageError(
-            "the contact sheet would lie among the decoded images",
-            field="contact_sheet",
-            found=os.fspath(contact_sheet),
-            hint="Put it beside the output folder.",
-        )
-    if output is None and contact_sheet is not None:
-        plan = _sheet_plan(file, plan, limit)
-    records = file.class_records()
+    choice = Choice.of(file, classes, limit, shard, profile, device, sheet_only=output is None and bool(contact_sheet))
+    file, plan, print_ = choice.decoding.file, choice.decoding.plan, choice.decoding.fingerprint
     # Opened before anything is computed: a conflict is told at once.
-    writers: list[Any] = []
-    if output is not None:
-        writers.append(FORMATS[format](Path(output), file, plan, records, profile, print_))
-    if contact_sheet is not None:
-        grids = {group.images.grid for group in file.content.groups}
-        writers.append(
-            ContactSheet(
-                Path(contact_sheet), [record.name for record in records], grids.pop() if len(grids) == 1 else (1, 1)
-            )
-        )
+    writers = _writers(choice, output, format, contact_sheet)
+    if budget is not None:
+        budget.check(Work.of(file.content, plan), file.path)
+    units = decoded_units(
+        file,
+        plan,
+        profile=choice.decoding.profile,
+        device=choice.device,
+        generator=generator,
+        batch_size=batch_size,
+        progress=progress,
+        processes=processes,
+        budget=budget,
+        cache_gigabytes=cache_gigabytes,
+    )
     wanted = set(plan.images)
-    for unit, pixels in decoded_units(
-        file, plan, profile=profile, device=device, generator=generator, batch_size=batch_size, progress=progress
-    ):
-        for class_, index, image in zip(unit.classes, unit.indices, pixels, strict=True):
-            if (unit.group, class_, index) in wanted:
-                for writer in writers:
-                    writer.add(class_, plan.number_in_class(unit.group, index), image)
-    for writer in writers:
-        writer.finish()
+    with Background() as background, ExitStack() as stack:
+        stack.callback(units.close)  # type: ignore[attr-defined]
+        for writer in writers:
+            stack.callback(writer.abandon)
+        begun = False
+        for unit, pixels in units:
+            if not begun:
+                _begin(writers)
+                begun = True
+            for key, image in zip(image_keys(unit), pixels, strict=True):
+                if key in wanted:
+                    for writer in writers:
+                        background.do(partial(writer.prepare, key, image), writer.add)
+        if not begun:  # a shard may be empty
+            _begin(writers)
+        background.finish()
+        for writer in writers:
+            writer.finish()
     return DecodeReport(
         file.content_id,
         len(plan.images),
-        profile,
+        choice.decoding.profile,
         print_,
         _text(output),
         format if output is not None else None,
+        None if choice.shard is None else str(choice.shard),
         _text(contact_sheet),
     )
+
+
+def _begin(writers: list[Writer]) -> None:
+    for writer in writers:
+        writer.begin()
 
 
 def _text(path: str | os.PathLike[str] | None) -> str | None:
     return None if path is None else os.fspath(path)
 
 
-def _positions(file: D3MFile, classes: Sequence[int | str] | None) -> list[int] | None:
-    """Positions of classes given by position, name or id."""
-    if classes is None:
-        return None
-    records = file.class_records() if any(isinstance(item, str) for item in classes) else []
-    positions = []
-    for item in classes:
-        found = (
-            [number for number, record in enumerate(records) if item and item in (record.name, record.id)]
-            if isinstance(item, str)
-            else [item]
+def _writers(
+    choice: Choice, output: str | os.PathLike[str] | None, format: str, contact_sheet: str | os.PathLike[str] | None
+) -> list[Writer]:
+    decoding = choice.decoding
+    if format not in FORMATS:
+        raise UsageError("an unknown output format", field="format", found=format, expected=", ".join(FORMATS))
+    if choice.shard is not None and (output is None or format != "imagefolder" or contact_sheet is not None):
+        raise UsageError(
+            "a shard is decoded into a folder of pictures and nothing else",
+            field="shard",
+            hint="Name a folder for it; d3codec join makes the other outputs from all shards.",
         )
-        if len(found) != 1:
-            raise UsageError(
-                "no such class" if not found else "the name of one class is the id of another",
-                file=file.path,
-                field="classes",
-                found=item,
-            )
-        positions += found
-    return positions
-
-
-def _sheet_plan(file: D3MFile, plan: Plan, limit: int | None) -> Plan:
-    classes = sorted({class_ for _, class_, _ in plan.images})[:SHEET_CLASSES]
-    return Plan.of(file.content, classes, min(limit or SHEET_IMAGES, SHEET_IMAGES))
-
-
-# ---------------------------------------------------------------------------------------------- units
-
-
-def decoded_units(
-    file: D3MFile,
-    plan: Plan,
-    *,
-    profile: str,
-    device: str,
-    generator: str | Path | None = None,
-    batch_size: int | None = None,
-    cache: bool = True,
-    progress: Progress | None = None,
-    trust_records: bool = True,
-) -> Iterator[tuple[Unit, np.ndarray]]:
-    """The units of a plan with their pixels, uint8 [images, height, width, 3], in the plan's order, one at a time.
-
-    The generator is loaded when the first unit is missing from the cache. Arguments are those of `decode`;
-    `cache=False` neither reads nor writes it, `trust_records=False` hashes the weights again.
-    Raises as `decode` does, and PixelsError for values that are not finite.
-    """
-    require_torch()
-    compute_dtype(profile)
-    if batch_size is not None and batch_size < 1:
-        raise UsageError("a batch has at least one image", field="batch_size", found=batch_size)
-    device = choose_device(device)
-    with settings(profile, device):  # a setting that cannot be kept is told before anything is decoded
-        pass
-    units = UnitCache(home(), cache_key(file.content_id, profile, fingerprint(device))) if cache else None
-    renderers = _Renderers(file, profile, device, generator, trust_records, progress)
-    if generator is not None:  # one that is wrong is told, whatever the cache holds
-        for number in sorted({unit.group for unit in plan.units}):
-            group = file.content.groups[number]
-            find_generator(group.generator, group.cast, given=generator, trust_records=trust_records)
-    at_once = (batch_size or UNIT_IMAGES) if profile == "fast" else UNIT_IMAGES
-    total, done = sum(len(unit.classes) for unit in plan.units), 0
-    for run in _runs(plan.units, at_once):
-        found = [units.get(unit) if units else None for unit in run]
-        missing = [unit for unit, pixels in zip(run, found, strict=True) if pixels is None]
-        made = iter(_render(renderers, missing, at_once))
-        for unit, cached in zip(run, found, strict=True):
-            pixels = next(made) if cached is None else cached
-            if cached is None and units and not _keep(units, unit, pixels):
-                units = None
-            done += len(unit.classes)
-            if progress:
-                progress("decode", done, total)
-            yield unit, pixels
-
-
-def _runs(units: Sequence[Unit], at_once: int) -> Iterator[list[Unit]]:
-    """Consecutive units of one group that are computed together: one, unless the batch is larger than a unit."""
-    size = max(1, at_once // UNIT_IMAGES)
-    for group in sorted({unit.group for unit in units}):
-        own = [unit for unit in units if unit.group == group]
-        for start in range(0, len(own), size):
-            yield own[start : start + size]
-
-
-def _render(renderers: _Renderers, units: list[Unit], at_once: int) -> list[np.ndarray]:
-    if not units:
-        return []
-    renderer = renderers.of(units[0].group)
-    if at_once == UNIT_IMAGES:
-        return [renderer.render(unit) for unit in units]
-    classes = tuple(class_ for unit in units for class_ in unit.classes)
-    indices = tuple(index for unit in units for index in unit.indices)
-    batches = [
-        renderer.render(Unit(units[0].group, -1, classes[start : start + at_once], indices[start : start + at_once]))
-        for start in range(0, len(classes), at_once)
-    ]
-    ends = np.cumsum([len(unit.classes) for unit in units])[:-1]
-    return np.split(np.concatenate(batches), ends)
-
-
-def _keep(units: UnitCache, unit: Unit, pixels: np.ndarray) -> bool:
-    try:
-        units.put(unit, pixels)
-    except OutputError as error:
-        warnings.warn(
-            f"decoded units cannot be kept, so a rerun starts again: {error}\nSet D3CODEC_HOME to a folder with room.",
-            stacklevel=3,
+    if output is not None and contact_sheet is not None and _inside(contact_sheet, output):
+        raise UsageError(
+            "the contact sheet would lie among the decoded images",
+            field="contact_sheet",
+            found=os.fspath(contact_sheet),
+            hint="Put it beside the output folder.",
         )
-        return False
-    return True
+    writers: list[Writer] = []
+    if (check := PixelCheck.of(decoding)) is not None:
+        writers.append(check)  # the first to finish: no output is called finished that differs
+    if choice.shard is not None:
+        writers.append(ShardFolder(Path(output or ""), decoding, choice.shard))
+    elif output is not None:
+        writers.append(FORMATS[format](Path(output), decoding))
+    if contact_sheet is not None:
+        grids = {group.images.grid for group in decoding.file.content.groups}
+        names = [record.name for record in decoding.records]
+        writers.append(ContactSheet(Path(contact_sheet), names, grids.pop() if len(grids) == 1 else (1, 1)))
+    return writers
 
 
-class _Renderers:
-    """The renderer of each group, made when it is first asked for; groups of one generator share its networks."""
-
-    def __init__(
-        self,
-        file: D3MFile,
-        profile: str,
-        device: str,
-        given: str | Path | None,
-        trust_records: bool,
-        progress: Progress | None,
-    ) -> None:
-        self._file, self._profile, self._device, self._given = file, profile, device, given
-        self._trust_records, self._progress = trust_records, progress
-        self._renderers: dict[int, Renderer] = {}
-        self._networks: dict[tuple[bytes, str], Any] = {}
-
-    def of(self, number: int) -> Renderer:
-        if number not in self._renderers:
-            from d3codec.decoder.render import Renderer
-
-            group = self._file.content.groups[number]
-            data = self._file.section("emb" if group.conditioning.kind == "delta" else "wrd", number)
-            self._renderers[number] = Renderer(
-                group, data, self._network(group.generator, group.cast), self._profile, self._file.content.classes.count
-            )
-        return self._renderers[number]
-
-    def _network(self, generator: bytes, cast: str) -> Any:
-        if (generator, cast) not in self._networks:
-            if self._progress:
-                self._progress("load generator", 0, 1)
-            folder = find_generator(generator, cast, given=self._given, trust_records=self._trust_records)
-            from d3codec.generators.stable_diffusion import StableDiffusion
-
-            self._networks[generator, cast] = StableDiffusion.load(
-                folder, cast=cast, dtype=compute_dtype(self._profile), device=self._device
-            )
-            if self._progress:
-                self._progress("load generator", 1, 1)
-        return self._networks[generator, cast]
+def _inside(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> bool:
+    return Path(folder).absolute() in Path(path).absolute().parents

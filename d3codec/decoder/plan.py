@@ -1,13 +1,16 @@
-"""What to decode: the units of eight images that hold the wanted ones (spec section 7).
+"""What to decode: the units of eight generated images that hold the wanted ones (spec section 7).
 
-Units are the same whatever is asked for: unit k of a group holds its images 8k to 8k + 7, counted class after
-class. Knows no pixels and no torch.
+Units are the same whatever is asked for: unit k of a group holds its sources (generated images) 8k to 8k + 7,
+counted class after class, with all their augmented copies. Knows no pixels and no torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from d3codec.errors import UsageError
 from d3codec.format.manifest import Content
@@ -17,8 +20,8 @@ UNIT_IMAGES = 8
 
 @dataclass(frozen=True)
 class Unit:
-    """Up to eight images of a group that are decoded together: their classes and their indices within the
-    class."""
+    """Images of a group that are decoded together, those of up to eight sources: their classes and their
+    indices within the class."""
 
     group: int
     number: int
@@ -63,13 +66,14 @@ class Plan:
             for group, index in _of_class(content, wanted_groups, limit)
         ]
         counts = [group.images.count for group in content.groups]
-        units = [
-            unit_at(group, number, counts[group], content.classes.count)
-            for group in wanted_groups
-            for number in sorted(
-                {(class_ * counts[group] + index) // UNIT_IMAGES for owner, class_, index in images if owner == group}
-            )
-        ]
+        units = []
+        for group in wanted_groups:
+            per_source = content.groups[group].images.copies + 1
+            a_unit = UNIT_IMAGES * per_source
+            numbers = {(class_ * counts[group] + index) // a_unit for owner, class_, index in images if owner == group}
+            units += [
+                unit_at(group, number, counts[group], content.classes.count, per_source) for number in sorted(numbers)
+            ]
         return cls(tuple(units), tuple(images), tuple(sum(counts[:group]) for group in range(len(counts))))
 
     def number_in_class(self, group: int, index: int) -> int:
@@ -77,15 +81,54 @@ class Plan:
         return self.before[group] + index
 
 
-def unit_at(group: int, number: int, images_per_class: int, classes: int) -> Unit:
-    """Unit `number` of a group: images 8 * number onwards in order of class and index, up to eight."""
-    places = range(number * UNIT_IMAGES, min((number + 1) * UNIT_IMAGES, images_per_class * classes))
+def unit_at(group: int, number: int, images_per_class: int, classes: int, per_source: int = 1) -> Unit:
+    """Unit `number` of a group: the images of its sources 8 * number onwards in order of class and index, up to eight.
+
+    `per_source` images come from one source: it and its augmented copies.
+    """
+    a_unit = UNIT_IMAGES * per_source
+    places = range(number * a_unit, min((number + 1) * a_unit, images_per_class * classes))
     return Unit(
         group,
         number,
         tuple(place // images_per_class for place in places),
         tuple(place % images_per_class for place in places),
     )
+
+
+def sources_of(unit: Unit, per_source: int) -> list[tuple[int, int]]:
+    """(class, source) of what the generator makes for a unit, in order; every one of its images is in the unit."""
+    return [
+        (class_, index // per_source)
+        for class_, index in zip(unit.classes, unit.indices, strict=True)
+        if index % per_source == 0
+    ]
+
+
+def corrections_by_source(
+    content: Content, positions: NDArray[np.int64], levels: NDArray[np.uint8]
+) -> dict[int, dict[tuple[int, int], tuple[NDArray[np.int64], NDArray[np.uint8]]]]:
+    """The corrections of a file (positions ascending, spec section 5) by group and (class, source).
+
+    Returns places within the bytes of the generated image, int64 ascending, and levels there.
+    """
+    sizes = [group.images.generated[0] * group.images.generated[1] * 3 for group in content.groups]
+    ends = np.cumsum([size * group.images.sources for size, group in zip(sizes, content.groups, strict=True)])
+    found: dict[int, dict[tuple[int, int], tuple[NDArray[np.int64], NDArray[np.uint8]]]] = {}
+    classes, within = np.divmod(positions, int(ends[-1]))
+    groups = np.searchsorted(ends, within, side="right")
+    for group, size in enumerate(sizes):
+        mine = groups == group
+        sources, places = np.divmod(
+            within[mine] - (int(ends[group]) - size * content.groups[group].images.sources), size
+        )
+        owners = np.stack([classes[mine], sources], axis=1)
+        found[group] = {
+            (int(class_), int(source)): (places[here], levels[mine][here])
+            for class_, source in np.unique(owners, axis=0)
+            for here in [(owners == (class_, source)).all(axis=1)]
+        }
+    return found
 
 
 def _of_class(content: Content, groups: list[int], limit: int | None) -> list[tuple[int, int]]:

@@ -1,7 +1,9 @@
 """Arithmetic of a decode: profiles, the fingerprint of a machine, pixels from floats (spec section 7).
 
-`reproducible` is binary32 without shortcuts and with one thread: the same pixels under one fingerprint.
-`fast` is bfloat16 and promises no identity. Importing this module does not import torch.
+`exact` is binary64 from noise to pixel, `exact-fixed` binary64 on grids where no sum rounds: the same pixels
+everywhere, proved by the file's digest. `reproducible` is binary32 without shortcuts and with one thread: the
+same pixels under one fingerprint. `fast` is bfloat16 and promises no identity. Importing this module does not
+import torch.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-PROFILES = ("reproducible", "fast")
-DECODE_VERSION = 1  # raised with every change of this package that may change a pixel under one fingerprint
+PROFILES = ("exact", "exact-fixed", "reproducible", "fast")
+EVERYWHERE = ("exact", "exact-fixed")
+"""Profiles whose pixels do not depend on the machine."""
+DECODE_VERSION = 2  # raised with every change of this package that may change a pixel under one fingerprint
 
 # Choices of kernels that a user can force; they change bits, so they belong to the fingerprint.
 _KERNEL_VARIABLES = ("DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
@@ -54,9 +58,9 @@ def choose_device(device: str) -> str:
 def compute_dtype(profile: str) -> torch.dtype:
     """The dtype of the networks under a profile; UsageError for an unknown profile."""
     if profile not in PROFILES:
-        raise UsageError("an unknown profile", field="profile", found=profile, expected=" or ".join(PROFILES))
+        raise UsageError("an unknown profile", field="profile", found=profile, expected=", ".join(PROFILES))
     names = {"reproducible": "float32", "fast": "bfloat16"}
-    dtype: torch.dtype = getattr(require_torch(), names[profile])
+    dtype: torch.dtype = getattr(require_torch(), names.get(profile, "float64"))
     return dtype
 
 
@@ -64,24 +68,55 @@ def compute_dtype(profile: str) -> torch.dtype:
 def settings(profile: str, device: str) -> Iterator[None]:
     """Everything computed inside follows the profile; torch's settings are put back afterwards.
 
-    Both profiles run in inference mode and outside autocast. `reproducible` adds one CPU thread, full
-    binary32 and deterministic kernels.
+    All profiles run in inference mode and outside autocast. New tensors are of the profile's dtype; `reproducible`
+    adds one CPU thread, full binary32 and deterministic kernels.
 
     Raises:
-        UsageError: the environment switches to fewer bits in a way that cannot be taken back.
+        UsageError: the environment or the program switches to fewer bits than `reproducible` promises.
     """
     torch = require_torch()
-    fast = compute_dtype(profile) == torch.bfloat16
+    dtype = compute_dtype(profile)
     with torch.inference_mode(), torch.autocast(device, enabled=False):
-        if fast:
+        if profile == "fast":
             yield
             return
-        _refuse_shortcuts()
-        with _strict(torch):
-            yield
+        if profile == "reproducible":
+            _refuse_shortcuts(torch)
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(dtype)
+        try:
+            with _strict(torch) if profile == "reproducible" else nullcontext():
+                yield
+        finally:
+            torch.set_default_dtype(before)
 
 
-def _refuse_shortcuts() -> None:
+def operators(profile: str) -> AbstractContextManager[Any]:
+    """The operators that networks and samplers use inside: those of `exact-fixed`, or torch's own."""
+    if profile != "exact-fixed":
+        return nullcontext()
+    from d3codec.decoder.fixed import fixed_arithmetic
+
+    return fixed_arithmetic()
+
+
+def _refuse_shortcuts(torch: Any) -> None:
+    """TF32 and its like, where somebody asked for them: to take them back in silence would be as wrong as to use
+    them. (That of cuDNN is torch's own default, which nobody asked for: it is switched off.)"""
+    for backend in ("cuda", "mkldnn"):
+        matmul: Any = getattr(getattr(torch.backends, backend), "matmul", None)
+        if hasattr(matmul, "fp32_precision"):
+            asked = matmul.fp32_precision
+        else:  # torch before 2.9
+            asked = "tf32" if getattr(matmul, "allow_tf32", False) else "none"
+        if asked not in ("none", "ieee"):
+            raise UsageError(
+                "this program lets torch multiply with fewer bits than the profile 'reproducible' promises",
+                field=f"torch.backends.{backend}.matmul.fp32_precision",
+                found=asked,
+                expected="ieee",
+                hint="Set it to 'ieee' first, or decode with the profile 'exact' or 'fast'.",
+            )
     for name, harmless in _SHORTCUT_VARIABLES.items():
         if (value := os.environ.get(name, "")).upper() not in harmless:
             raise UsageError(
@@ -94,13 +129,12 @@ def _refuse_shortcuts() -> None:
 
 @contextmanager
 def _strict(torch: Any) -> Iterator[None]:
-    threads, default = torch.get_num_threads(), torch.get_default_dtype()
+    threads = torch.get_num_threads()
     switches = _switches(torch)
     before = [getattr(owner, name) for owner, name, _ in switches]
     try:
         if threads != 1:
             torch.set_num_threads(1)
-        torch.set_default_dtype(torch.float32)
         for owner, name, value in switches:
             setattr(owner, name, value)
             if getattr(owner, name) != value:
@@ -114,7 +148,6 @@ def _strict(torch: Any) -> Iterator[None]:
     finally:
         for (owner, name, _), value in zip(switches, before, strict=True):
             setattr(owner, name, value)
-        torch.set_default_dtype(default)
         if threads != 1:
             torch.set_num_threads(threads)
 
@@ -211,10 +244,10 @@ def _gpu(torch: Any) -> list[str]:
 # ---------------------------------------------------------------------------------------------------- pixels
 
 
-def to_pixels(images: torch.Tensor) -> np.ndarray:
-    """Round images [batch, 3, height, width] in -1 to 1 to uint8 [batch, height, width, 3].
+def to_levels(images: torch.Tensor) -> np.ndarray:
+    """Images [batch, 3, height, width], about -1 to 1, as levels before rounding: 255 * clamp(x / 2 + 1/2, 0, 1).
 
-    Round half to even of 255 * clamp(x / 2 + 1/2, 0, 1), in binary32 (binary64 for binary64 images).
+    Returns: float [batch, height, width, 3] in 0 to 255, binary64 for binary64 images, else binary32.
 
     Raises:
         PixelsError: a value that is not finite.
@@ -226,6 +259,13 @@ def to_pixels(images: torch.Tensor) -> np.ndarray:
             "the decode gave values that are not finite numbers",
             hint="Guidance or learned embeddings are beyond what the generator bears.",
         )
-    levels = torch.round((values * 0.5 + 0.5).clamp(0.0, 1.0) * 255.0).to(torch.uint8)
-    pixels: np.ndarray = levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    levels: np.ndarray = ((values * 0.5 + 0.5).clamp(0.0, 1.0) * 255.0).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return levels
+
+
+def round_levels(levels: np.ndarray) -> np.ndarray:
+    """Levels 0 to 255 rounded half to even: uint8 of the same shape."""
+    import numpy as np
+
+    pixels: np.ndarray = np.rint(levels).astype(np.uint8)
     return pixels

@@ -1,25 +1,36 @@
-"""One unit -> pixels: conditioning and noise through text encoder, sampler and autoencoder (spec section 7)."""
+"""One unit -> pixels: conditioning and noise through sampler and autoencoder, then rounding, window and copies
+(spec section 7)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from d3codec.conditioning import delta, words
-from d3codec.decoder.plan import UNIT_IMAGES, Unit
-from d3codec.decoder.precision import settings, to_pixels
-from d3codec.decoder.samplers import ddim
-from d3codec.decoder.schedules import MILLION, alpha_bars, timesteps
-from d3codec.errors import GeneratorError, ManifestError, UsageError
-from d3codec.format.manifest import Group, Recipe
+from d3codec.conditioning import latents as latent_rows
+from d3codec.decoder.output import augment_gdd, window_resize
+from d3codec.decoder.plan import UNIT_IMAGES, Unit, sources_of
+from d3codec.decoder.precision import operators, round_levels, settings, to_levels
+from d3codec.decoder.recipe import Sampler
+from d3codec.decoder.rows import ConditioningRows
+from d3codec.errors import GeneratorError, UsageError
+from d3codec.format.limits import MILLION
+from d3codec.format.manifest import Group
+from d3codec.generators.condition import Condition, Generator
 from d3codec.generators.weights import require_torch
 from d3codec.noise import normals_torch
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
 
-    from d3codec.generators.stable_diffusion import StableDiffusion
+    from d3codec.decoder.recipe import Denoise
+
+
+AUTOENCODER_PIXELS = 1 << 20  # of the images that the autoencoder decodes together; never more than a unit
+
+Source = tuple[int, int]  # class, index of the generated image within it
+Corrections = Mapping[Source, tuple[np.ndarray, np.ndarray]]  # places in the image's bytes, levels
 
 
 class Renderer:
@@ -27,117 +38,138 @@ class Renderer:
 
     Arguments:
         group: its records; it need not be in a file yet.
-        conditioning_bytes: the raw bytes of its `emb` or `wrd` section.
+        conditioning: the raw bytes of its `emb`, `wrd`, `tok` or `ids` section.
         generator: loaded with the group's cast, in the profile's dtype.
-        profile: 'reproducible' or 'fast'.
-        rows: number of rows of the conditioning, i.e. of classes.
+        profile: one of `precision.PROFILES`.
+        classes: number of classes of the dataset.
+        stored: the raw bytes of its `lat` section, if the recipe has one.
+        corrections: levels that replace rounded ones, of the profile `exact`.
 
     Raises (when made):
-        GeneratorError: a generator that the conditioning or the image size does not fit.
-        SectionError: conditioning bytes that break the specification.
+        GeneratorError: a generator that the conditioning, the stored latents or the image size does not fit.
+        SectionError: bytes that break the specification.
         ManifestError: a schedule that leaves nothing of the signal.
-        UsageError: guidance without a negative prompt, or a recipe that this version cannot follow.
     """
 
     def __init__(
-        self, group: Group, conditioning_bytes: bytes, generator: StableDiffusion, profile: str, rows: int
+        self,
+        group: Group,
+        conditioning: bytes,
+        generator: Generator,
+        profile: str,
+        classes: int,
+        *,
+        stored: bytes = b"",
+        corrections: Corrections | None = None,
     ) -> None:
         self._group, self._generator, self._profile = group, generator, profile
-        conditioning, recipe = group.conditioning, group.recipe
-        if recipe.start[0] != 0:
-            raise UsageError("stored start states are not part of this version", field="start", found=recipe.start)
-        self._shape = generator.latent_shape(*group.images.size)
         self._device = generator.device.type
-        self._template = _padded(conditioning.template, conditioning.padding)
-        self._rows, self._vectors = self._conditioning(conditioning_bytes, rows)
-        self._guidance = recipe.guidance / MILLION
-        self._alphas, self._timesteps = _tables(recipe)
-        self._final = float(self._alphas[0]) if recipe.final_alpha == "first" else 1.0
-        self._unconditional = self._encode_negative() if recipe.guidance != MILLION else None
+        self._shape = generator.latent_shape(*group.images.generated)
+        self._stored = self._read_stored(stored, classes)
+        self._sampler = Sampler(group.recipe)
+        self._rows = ConditioningRows(group, conditioning, generator, profile, classes)
+        self._corrections = corrections or {}
 
     def render(self, unit: Unit) -> np.ndarray:
         """Pixels of a unit, uint8 [images of the unit, height, width, 3].
 
-        Profile `reproducible` takes the units of `plan` and always computes eight images; `fast` takes any
-        number.
-
         Raises:
             PixelsError: values that are not finite.
         """
+        images = self._group.images
+        per_source = images.copies + 1
+        sources = sources_of(unit, per_source)
+        pixels = round_levels(self.levels(sources))
+        for image, source in zip(pixels, sources, strict=True):
+            places, levels = self._corrections.get(source, (np.zeros(0, np.int64), np.zeros(0, np.uint8)))
+            image.reshape(-1)[places] = levels
+        if images.window is not None:
+            pixels = window_resize(pixels, images.window.block, images.size)
+        if per_source == 1:
+            return pixels
+        key = self._group.noise_key
+        copies = [
+            augment_gdd(image, key, class_, source, copy) if copy else image
+            for image, (class_, source) in zip(pixels, sources, strict=True)
+            for copy in range(per_source)
+        ]
+        return np.stack(copies)
+
+    def levels(
+        self, sources: Sequence[Source], *, perturbation: float = 0.0, channels_last: bool = False
+    ) -> np.ndarray:
+        """What the generator makes for some sources, before rounding: [sources, height, width, 3] in 0 to 255.
+
+        Profile `reproducible` takes at most eight and always computes eight. `perturbation` scales the start state
+        by one more than it, and `channels_last` changes the order of memory: both only to measure how far the
+        arithmetic carries.
+        """
         torch = require_torch()
-        count = len(unit.classes)
-        classes, indices = np.array(unit.classes, np.int64), np.array(unit.indices, np.int64)
+        asked = np.array(sources, np.int64).reshape(-1, 2)
         if self._profile == "reproducible":
-            if count > UNIT_IMAGES:
-                raise UsageError("a unit of the profile 'reproducible' has at most eight images", found=count)
-            last = np.minimum(np.arange(UNIT_IMAGES), count - 1)  # padded by repeating the last image
-            classes, indices = classes[last], indices[last]
+            if len(asked) > UNIT_IMAGES:
+                raise UsageError("a unit of the profile 'reproducible' has at most eight images", found=len(asked))
+            asked = asked[np.minimum(np.arange(UNIT_IMAGES), len(asked) - 1)]  # padded by repeating the last one
+        classes, indices = asked[:, 0], asked[:, 1]
+        candidates, streams = torch.from_numpy(indices), torch.from_numpy(classes)
+
+        def draw(n: int) -> Tensor:
+            noise = normals_torch(self._group.noise_key, candidates, streams, self._shape, n=n, device=self._device)
+            return noise.to(torch.float64) if self._generator.dtype == torch.float64 else noise
+
+        stored, per_class = self._stored, self._group.images.sources
         with settings(self._profile, self._device):
-            noise = normals_torch(
-                self._group.noise_key,
-                torch.from_numpy(indices),
-                torch.from_numpy(classes),
-                self._shape,
-                device=self._device,
-            )
-            latents = self._sample(noise * (self._group.recipe.start[1] / MILLION), self._encode(classes))
-            images = self._generator.decode_latents(latents)
-            return to_pixels(images[:count])
+            rows = classes * per_class + indices
+            clean = None if stored is None else torch.from_numpy(stored[rows]).to(draw(0))
+            by_class = self._group.conditioning.rows == "class"
+            condition = self._rows(classes if by_class else rows)
+            state = self._sampler.start(draw(0), clean)
+            if perturbation:
+                state = state * (1.0 + perturbation)
+            if channels_last:
+                state = state.contiguous(memory_format=torch.channels_last)
+            latents = self._sampler.run(self._denoiser(condition), state, draw, clean)
+            return self._decode(latents, len(sources))
 
-    def _sample(self, start: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        cat = require_torch().cat
-        if self._unconditional is not None:
-            hidden = cat([self._unconditional[:1].expand(len(hidden), -1, -1), hidden])
+    def _denoiser(self, condition: Condition) -> Denoise:
+        torch = require_torch()
+        without = self._rows.unconditional
+        guidance = self._group.recipe.guidance / MILLION
 
-        def denoise(latents: torch.Tensor, timestep: int) -> torch.Tensor:
-            if self._unconditional is None:
-                return self._generator.denoise(latents, timestep, hidden)
-            without, given = self._generator.denoise(cat([latents, latents]), timestep, hidden).chunk(2)
-            return without + self._guidance * (given - without)
+        def network(state: Tensor, timestep: float, given: Condition) -> Tensor:
+            with operators(self._profile):
+                return self._generator.denoise(state, timestep, given)
 
-        return ddim(denoise, start, self._timesteps, self._alphas, self._final, self._group.recipe.prediction)
+        if without is None:
+            return lambda state, timestep: network(state, timestep, condition)
+        both = Condition.cat([without.expand(len(condition)), condition])
 
-    def _encode(self, classes: np.ndarray) -> torch.Tensor:
-        ids = np.repeat(self._template[None], len(classes), axis=0)
-        slots = self._group.conditioning.slots
-        if self._vectors is None:
-            ids[:, slots] = self._rows[classes]
-            return self._generator.encode_text(ids)
-        return self._generator.encode_text(ids, slots, self._vectors[classes])
+        def guided(state: Tensor, timestep: float) -> Tensor:
+            unguided, given = network(torch.cat([state, state]), timestep, both).chunk(2)
+            return unguided + (given - unguided) * guidance
 
-    def _encode_negative(self) -> torch.Tensor:
-        negative = self._group.conditioning.negative
-        if negative is None:
-            raise UsageError("guidance needs a negative prompt", field="negative", found=None)
-        ids = np.repeat(_padded(negative, self._group.conditioning.padding)[None], UNIT_IMAGES, axis=0)
-        with settings(self._profile, self._device):
-            return self._generator.encode_text(ids)
+        return guided
 
-    def _conditioning(self, data: bytes, rows: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Token ids of the slots, int64 [rows, slots], and vectors to place there, float64 [rows, slots, width]."""
-        conditioning, slots = self._group.conditioning, len(self._group.conditioning.slots)
-        if conditioning.kind == "words":
-            return words.decode(data, rows, slots).astype(np.int64), None
-        if conditioning.width != self._generator.width:
+    def _decode(self, latents: Tensor, count: int) -> np.ndarray:
+        height, width = self._group.images.generated
+        at_once = max(1, min(UNIT_IMAGES, AUTOENCODER_PIXELS // (height * width)))
+        parts = []
+        for first in range(0, count, at_once):
+            with operators(self._profile):
+                images = self._generator.decode_latents(latents[first : first + at_once])
+            parts.append(to_levels(images))
+        return np.concatenate(parts)[:count]
+
+    def _read_stored(self, data: bytes, classes: int) -> np.ndarray | None:
+        record = self._group.recipe.start.stored
+        if record is None:
+            return None
+        if tuple(record.shape) != tuple(self._shape):
             raise GeneratorError(
-                "the learned embeddings do not fit the generator",
-                field="width",
-                found=conditioning.width,
-                expected=self._generator.width,
+                "the stored latents do not fit the generator and the image size",
+                field="recipe.start",
+                found=list(record.shape),
+                expected=list(self._shape),
             )
-        start = self._generator.token_embedding(conditioning.initial_token)
-        return np.empty((rows, 0), np.int64), start + delta.decode(
-            data, rows, slots, conditioning.width, conditioning.bits
-        )
-
-
-def _tables(recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        return alpha_bars(*recipe.betas), timesteps(*recipe.timesteps, recipe.steps, recipe.betas[3])
-    except ValueError as error:  # the manifest's limits leave only products that reach 0
-        raise ManifestError("E_MANIFEST", str(error), field="recipe.betas", found=list(recipe.betas)) from None
-
-
-def _padded(ids: tuple[int, ...], padding: tuple[int, int]) -> np.ndarray:
-    token, length = padding
-    return np.array([*ids, *[token] * (length - len(ids))], np.int64)
+        rows = classes * self._group.images.sources
+        return latent_rows.decode(data, rows, tuple(record.shape), record.bits)

@@ -13,8 +13,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from d3codec.decoder.precision import EVERYWHERE
 from d3codec.errors import PixelsError, UsageError
 from d3codec.format.file import D3MFile
+from d3codec.format.manifest import Exact, ExactFixed
 
 Progress = Callable[[str, int, int], None]
 Image = tuple[int, int, int]  # group, class, index
@@ -24,14 +26,15 @@ Image = tuple[int, int, int]  # group, class, index
 class VerifyReport:
     """What a verification found; a file that breaks the format or differs where it must not raises instead.
 
-    `pixels` is 'proved' (the images decoded here have the digests of the file), 'unproved' (they differ, or
-    there is nothing to compare with, and that is no fault of the file) or 'not checked'. `fingerprint` is
-    this machine's, None if nothing was decoded.
+    `profile` is the file's. `pixels` is 'proved' (the images decoded here have the digests of the file),
+    'unproved' (below `exact`: they differ under another fingerprint, or there is nothing to compare with) or
+    'not checked'. `fingerprint` is this machine's, None if nothing was decoded.
     """
 
     file: str
     bytes: int
     content_id: str
+    profile: str
     images: int
     images_checked: int
     pixels: Literal["proved", "unproved", "not checked"]
@@ -59,8 +62,10 @@ def verify(
         generator, device, progress: as for `decoder.decode.decode`.
 
     Raises:
-        FormatError: the file breaks the specification. PixelsError: other pixels under the fingerprint of the
-        file. MissingGeneratorError, GeneratorError, MissingExtraError: what decoding needs is not there.
+        FormatError: the file breaks the specification.
+        PixelsError: other pixels: in the profiles `exact` and `exact-fixed` anywhere, in `reproducible` under the
+            fingerprint of the file.
+        MissingGeneratorError, GeneratorError, MissingExtraError: what decoding needs is not there.
     """
     if decode not in (None, "all") and (type(decode) is not int or decode < 1):
         raise UsageError("decode takes 'all' or a number of images", field="decode", found=decode)
@@ -68,7 +73,16 @@ def verify(
     file.verify()
     found = _Found(file)
     report = VerifyReport(
-        file.path, file.bytes_total, file.content_id, found.total, 0, "not checked", None, found.fingerprint, ()
+        file.path,
+        file.bytes_total,
+        file.content_id,
+        found.profile,
+        found.total,
+        0,
+        "not checked",
+        None,
+        found.fingerprint,
+        (),
     )
     if decode is None:
         return report
@@ -79,13 +93,18 @@ def verify(
 
 
 class _Found:
-    """What a file says about its pixels: fingerprint, digest of the set, leaves (b'' if none) of `size` bytes."""
+    """What a file says about its pixels: profile, fingerprint, digest of the set, leaves (b'' if none) of `size`
+    bytes."""
 
     def __init__(self, file: D3MFile) -> None:
         about = file.about
         self.total = file.content.classes.count * sum(group.images.count for group in file.content.groups)
+        self.profile = file.content.profile.name
+        self.everywhere = self.profile in EVERYWHERE
         self.fingerprint = about.fingerprint if about else None
-        self.digest = about.pixels if about else None
+        self.digest: bytes | None = about.pixels if about else None
+        if isinstance(file.content.profile, (Exact, ExactFixed)):
+            self.digest = file.content.profile.pixels
         named = {entry.name for entry in about.ancillary or ()} if about else set()
         self.leaves = file.section("x-leaf") if "x-leaf" in named else b""
         self.size = len(self.leaves) // self.total
@@ -127,7 +146,7 @@ def _check_pixels(
     same = not different and (
         len(digests) < found.total or pixel_digest(digests[image] for image in whole.images) == found.digest
     )
-    if not same and here == found.fingerprint:
+    if not same and (found.everywhere or here == found.fingerprint):
         raise _different(file, whole, different, digests, found)
     if not same:
         unlike = "; ".join(differences(found.fingerprint or "", here))
@@ -156,7 +175,7 @@ def _digests(
     for unit, pixels in decoded_units(
         file,
         plan,
-        profile=file.content.profile,
+        profile=file.content.profile.name,
         device=device,
         generator=generator,
         cache=False,
@@ -171,7 +190,8 @@ def _digests(
 def _different(
     file: D3MFile, whole: Any, different: list[tuple[int, Image]], digests: dict[Image, bytes], found: _Found
 ) -> PixelsError:
-    message = "the pixels decoded here differ from those of the file, under the same fingerprint"
+    promise = "which the file promises everywhere" if found.everywhere else "under the same fingerprint"
+    message = f"the pixels decoded here differ from those of the file, {promise}"
     if not different:
         return PixelsError(
             f"{message} (the set as a whole: no stored digest of a single image differs)" if found.leaves else message,

@@ -23,7 +23,8 @@ from d3codec.errors import UsageError
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from d3codec.generators.stable_diffusion import StableDiffusion
+    from d3codec.generators.condition import Condition
+    from d3codec.generators.condition import Generator as Networks
 
 AUTOENCODER_BATCH = 8  # collages; fixed, so that latents do not depend on how many there are
 LATENT_POSITIONS = 16_384  # of the images that pass the denoiser together; more are cut up, with the same sum
@@ -61,7 +62,7 @@ class Draw:
     noise: Tensor
 
 
-def encode_collages(generator: StableDiffusion, collages: np.ndarray) -> np.ndarray:
+def encode_collages(generator: Networks, collages: np.ndarray) -> np.ndarray:
     """Latents (mean, scaled) of collages uint8 (n, H, W, 3): float32 (n, channels, h, w)."""
     import torch
 
@@ -75,7 +76,7 @@ def encode_collages(generator: StableDiffusion, collages: np.ndarray) -> np.ndar
 
 
 def invert(
-    generator: StableDiffusion,
+    generator: Networks,
     latents: Sequence[np.ndarray],
     prompt: Prompt,
     alpha_bars: np.ndarray,
@@ -179,7 +180,7 @@ def _adam(state: dict[str, Any], gradient: Tensor, step: int, rate: float) -> No
 class _Run:
     """What all steps of one inversion share."""
 
-    generator: StableDiffusion
+    generator: Networks
     latents: Sequence[np.ndarray]
     prompt: Prompt
     alpha_bars: np.ndarray
@@ -235,20 +236,20 @@ class _Run:
             items = slice(first, first + at_once)
             classes = draw.classes[items]
             low, high = int(classes[0]), int(classes[-1]) + 1
-            hidden = self._text(delta[low:high])[classes - low]
+            condition = self._text(delta[low:high])[classes - low]
             chosen = zip(classes.tolist(), draw.images[items].tolist(), strict=True)
             clean = torch.from_numpy(np.stack([self.latents[label][image] for label, image in chosen]))
             noisy, times, target = self._diffuse(clean, draw.times[items], draw.noise[items])
-            error = self.generator.denoise(noisy, times, hidden) - target
+            error = self.generator.denoise(noisy, times, condition) - target
             yield error.square().mean(dim=(1, 2, 3)).sum() / len(draw.classes)
 
-    def _text(self, delta: Tensor) -> Tensor:
+    def _text(self, delta: Tensor) -> Condition:
         import torch
 
         device = self.generator.device
         ids = torch.tensor(self.prompt.padded).expand(len(delta), -1).to(device)
         vectors = torch.from_numpy(self.prompt.initial_vector) + delta
-        return self.generator.encode_text(ids, self.prompt.slots, vectors.to(device))
+        return self.generator.encode_text([ids], self.prompt.slots, [vectors.to(device)])
 
     def _diffuse(self, clean: Tensor, times: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """State at the timesteps and what the denoiser should say to it (Ho et al. 2020, equation 4)."""
@@ -258,7 +259,7 @@ class _Run:
         signal, spread = alpha.sqrt().float(), (1 - alpha).sqrt().float()
         target = {"eps": noise, "sample": clean, "v": signal * noise - spread * clean}[self.prediction]
         device = self.generator.device
-        return (signal * clean + spread * noise).to(device), times.to(device), target.to(device)
+        return (signal * clean + spread * noise).to(device), times, target.to(device)
 
 
 def _uniform(count: int, random: Generator) -> Tensor:

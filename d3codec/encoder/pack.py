@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from d3codec import corrections
 from d3codec.conditioning import words as word_rows
 from d3codec.encoder.prompt import Prompt, name_tokens
 from d3codec.errors import GeneratorError, ImagesError, UsageError
@@ -22,18 +24,23 @@ from d3codec.format.file import ContentDraft, D3MFile, write_d3m
 from d3codec.format.manifest import (
     About,
     Classes,
+    DdimRecipe,
     DeltaConditioning,
+    Exact,
+    ExactFixed,
     Group,
     HardLabels,
     Images,
+    Profile,
     QuantizedLabels,
-    Recipe,
+    Reproducible,
     WordsConditioning,
 )
+from d3codec.generators.ready import ReadyConfiguration, fitting_offset
 from d3codec.labels import quantized
 
 if TYPE_CHECKING:
-    from d3codec.generators.stable_diffusion import StableDiffusion
+    from d3codec.generators.condition import Generator
 
 PREDICTIONS: dict[str, Literal["eps", "v", "sample"]] = {"epsilon": "eps", "v_prediction": "v", "sample": "sample"}
 BETA_RULES: dict[str, Literal["linear", "scaled"]] = {"linear": "linear", "scaled_linear": "scaled"}
@@ -80,7 +87,7 @@ def _refuse_text(text: str, kind: str, number: int, before: set[str]) -> None:
         )
 
 
-def read_recipe(folder: Path, guidance: float, steps: int) -> Recipe:
+def read_recipe(folder: Path, guidance: float, steps: int) -> DdimRecipe:
     """The recipe of a generator whose scheduler_config.json is in diffusers' layout; the sampler is always
     DDIM.
 
@@ -113,22 +120,34 @@ def read_recipe(folder: Path, guidance: float, steps: int) -> Recipe:
             expected=f"beta_schedule {' or '.join(BETA_RULES)}, prediction_type "
             f"{', '.join(PREDICTIONS)}, betas in whole millionths",
         ) from error
-    if not 1 <= steps <= min(limits.STEPS, count):
-        raise UsageError(
-            "steps of the sampler out of range", field="steps", found=steps, expected=f"1 to {min(limits.STEPS, count)}"
-        )
-    if not 0 <= guidance <= limits.GUIDANCE / 1e6:
-        raise UsageError("guidance out of range", field="guidance", found=guidance, expected="0 to 1000")
-    # Spacing is ours to choose (diffusers' DDIM: leading); an offset beyond the gap would leave the schedule.
-    offset = min(int(config.get("steps_offset", 0)), count - 1 - (steps - 1) * (count // steps))
-    return Recipe(
+    _check_sampler(guidance, steps, count)
+    return DdimRecipe(
         betas=betas,
         final_alpha="one" if config.get("set_alpha_to_one", True) else "first",
         guidance=round(guidance * 1e6),
         steps=steps,
         prediction=prediction,
-        timesteps=("leading", offset),
+        # Spacing is ours to choose (diffusers' DDIM: leading).
+        timesteps=("leading", fitting_offset(int(config.get("steps_offset", 0)), steps, count)),
     )
+
+
+def ready_recipe(known: ReadyConfiguration, guidance: float, steps: int) -> DdimRecipe | None:
+    """The recipe of a ready configuration with this guidance and number of steps; None if its sampler is not DDIM.
+
+    UsageError for guidance or steps out of range.
+    """
+    _check_sampler(guidance, steps, known.recipe["betas"][3])
+    recipe = known.sampling(guidance=guidance, steps=steps)
+    return recipe if isinstance(recipe, DdimRecipe) else None
+
+
+def _check_sampler(guidance: float, steps: int, count: int) -> None:
+    most = min(limits.STEPS, count)
+    if not 1 <= steps <= most:
+        raise UsageError("steps of the sampler out of range", field="steps", found=steps, expected=f"1 to {most}")
+    if not 0 <= guidance <= limits.GUIDANCE / 1e6:
+        raise UsageError("guidance out of range", field="guidance", found=guidance, expected="0 to 1000")
 
 
 def _millionths(value: float) -> int:
@@ -140,7 +159,7 @@ def _millionths(value: float) -> int:
 
 def delta_group(
     prompt: Prompt,
-    recipe: Recipe,
+    recipe: DdimRecipe,
     *,
     bits: int,
     cast: Literal["f16", "stored"],
@@ -206,7 +225,8 @@ def pack_file(
     group: Group,
     conditioning: bytes,
     labels: bytes | None,
-    about: About | None,
+    pixels: Pixels,
+    about: About,
     ancillary: Mapping[str, bytes],
 ) -> bytes:
     """The bytes of a file with one group: the `cls` section of `count` classes, `emb` or `wrd`, `lab`, `x-`
@@ -215,8 +235,29 @@ def pack_file(
     sections: dict[tuple[str, int | None], bytes] = {("cls", None): classes, (_row_section(group), 0): conditioning}
     if labels is not None:
         sections[("lab", 0)] = labels
-    draft = ContentDraft(classes=Classes(authority=authority, count=count), groups=(group,), profile="reproducible")
+    if pixels.corrections is not None and len(pixels.corrections[0]):
+        sections[("fix", None)] = corrections.encode(*pixels.corrections)
+    if pixels.profile == "reproducible":
+        about = changed(about, pixels=pixels.digest, fingerprint=pixels.fingerprint)
+    draft = ContentDraft(Classes(authority=authority, count=count), (group,), pixels.record())
     return write_d3m(draft, sections, about, dict(ancillary))
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What a file promises about its pixels: profile, digest of the set, and for `exact` the corrections (places in
+    all generated images' bytes, levels), for `reproducible` the fingerprint of this machine."""
+
+    profile: str
+    digest: bytes
+    fingerprint: str | None = None
+    corrections: tuple[np.ndarray, np.ndarray] | None = None
+
+    def record(self) -> Profile:
+        if self.profile == "exact":
+            count = 0 if self.corrections is None else len(self.corrections[0])
+            return Exact(pixels=self.digest, corrections=count)
+        return ExactFixed(pixels=self.digest) if self.profile == "exact-fixed" else Reproducible()
 
 
 def _row_section(group: Group) -> str:
@@ -239,7 +280,7 @@ def repack_hard(file: D3MFile | str | Path | bytes) -> bytes:
     return _repack(file, lambda group, rows: (changed(group, labels=HardLabels()), rows), keep_pixels=True)
 
 
-def class_words(file: D3MFile | str | Path | bytes, generator: StableDiffusion) -> bytes:
+def class_words(file: D3MFile | str | Path | bytes, generator: Generator) -> bytes:
     """The same file with class names in the slots instead of learned embeddings, and hard labels.
 
     The control that shows what inversion gives. Its pixels are other ones, so it has neither labels nor a
@@ -256,6 +297,8 @@ def class_words(file: D3MFile | str | Path | bytes, generator: StableDiffusion) 
 
     def words(group: Group, _rows: bytes) -> tuple[Group, bytes]:
         old = group.conditioning
+        if not isinstance(old, DeltaConditioning):
+            raise UsageError("only learned embeddings can be replaced by words", field="conditioning", found=old.kind)
         ids = name_tokens(generator, names, len(old.slots))
         new = WordsConditioning(template=old.template, negative=old.negative, padding=old.padding, slots=old.slots)
         return changed(group, conditioning=new, labels=HardLabels()), word_rows.encode(ids)
@@ -275,11 +318,15 @@ def _repack(
         new, rows = change(group, opened.section(_row_section(group), number))
         groups.append(new)
         sections[_row_section(new), number] = rows
-    about = opened.about
+    about, profile = opened.about, opened.content.profile
     ancillary: dict[str, bytes] = {}
     if about and keep_pixels:
         ancillary = {entry.name: opened.section(entry.name) for entry in about.ancillary or ()}
     elif about:
         about = changed(about, ancillary=None, digest=None, pixels=None, fingerprint=None)
-    draft = ContentDraft(opened.content.classes, tuple(groups), opened.content.profile)
+    if not keep_pixels:
+        profile = Reproducible()  # the promise below which no digest is needed
+    elif isinstance(profile, Exact) and profile.corrections:
+        sections["fix", None] = opened.section("fix")
+    draft = ContentDraft(opened.content.classes, tuple(groups), profile)
     return write_d3m(draft, sections, about, ancillary)

@@ -12,7 +12,7 @@ from d3codec.errors import D3MError, UsageError
 from d3codec.format import limits
 
 if TYPE_CHECKING:
-    from d3codec.generators.stable_diffusion import StableDiffusion
+    from d3codec.generators.condition import Generator
 
 SLOT = "*"
 
@@ -39,7 +39,7 @@ class Prompt:
         return [*self.ids, *[filler] * (length - len(self.ids))]
 
 
-def read_prompt(generator: StableDiffusion, template: str, initial_token: str) -> Prompt:
+def read_prompt(generator: Generator, template: str, initial_token: str) -> Prompt:
     """Tokens of a template in which every `*` stands for one learned embedding.
 
     Arguments:
@@ -79,7 +79,7 @@ def read_prompt(generator: StableDiffusion, template: str, initial_token: str) -
     return Prompt(tuple(ids), tuple(slots), (begin, end), padding, token, generator.token_embedding(token))
 
 
-def words(generator: StableDiffusion, text: str, field: str) -> list[int]:
+def words(generator: Generator, text: str, field: str) -> list[int]:
     """Token ids of a text without begin and end. Raises UsageError for characters that the tokenizer does
     not know.
     """
@@ -96,7 +96,7 @@ def words(generator: StableDiffusion, text: str, field: str) -> list[int]:
         ) from error
 
 
-def one_token(generator: StableDiffusion, word: str, field: str) -> int:
+def one_token(generator: Generator, word: str, field: str) -> int:
     """The token of a word that is one token. Raises UsageError, saying which tokens it is."""
     ids = words(generator, word, field)
     if len(ids) != 1:
@@ -110,7 +110,7 @@ def one_token(generator: StableDiffusion, word: str, field: str) -> int:
     return ids[0]
 
 
-def name_tokens(generator: StableDiffusion, names: Sequence[str], slots: int) -> np.ndarray:
+def name_tokens(generator: Generator, names: Sequence[str], slots: int) -> np.ndarray:
     """Class names as tokens for the slots of a template: int64 (classes, slots).
 
     Raises UsageError naming the class whose name is not as many tokens as there are slots.

@@ -26,6 +26,8 @@ class LossCurve:
 class EncodeReport:
     """The result of `encode`.
 
+    decode_noise_levels: of the profile `exact`, the largest difference before rounding between decodes with other
+        kernels, in levels of 0 to 255; corrections: values so near to a rounding boundary that the file lists them;
     sections: name, group, stored and raw bytes, in file order; head_bytes: the rest of the file;
     generator_bytes: of the shared generator's weights, which the file needs and does not hold;
     agreement_percent: patches of the decoded images whose largest teacher logit is that of their class, by
@@ -34,6 +36,9 @@ class EncodeReport:
 
     output: str
     method: str
+    profile: str
+    decode_noise_levels: float | None
+    corrections: int
     content_id: str
     bytes_total: int
     head_bytes: int
@@ -57,6 +62,12 @@ class EncodeReport:
         """Plain values for `json.dumps`."""
         return asdict(self)
 
+    def _promise(self) -> str:
+        if self.decode_noise_levels is None:
+            return f"profile {self.profile}"
+        noise = f"decodes differ by at most {self.decode_noise_levels:.1g} of a level before rounding"
+        return f"profile {self.profile}: {noise}, {self.corrections} values near a boundary are listed"
+
     def as_text(self) -> str:
         """A few lines for a person."""
         parts = " + ".join(f"{section['name']} {section['bytes']:,}" for section in self.sections)
@@ -64,6 +75,7 @@ class EncodeReport:
         lines = [
             f"{self.output}: {self.bytes_total:,} bytes (head {self.head_bytes:,} + {parts})",
             f"content id {self.content_id}",
+            self._promise(),
             f"needs generator {self.generator_id[:16]}..., {self.generator_bytes:,} bytes of weights, shared",
             f"{self.images:,} images of {self.classes} classes, {self.patches:,} patches, "
             + f"labels {self.labels}"

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from d3codec.format import wire
 from d3codec.format.canonical import pack
 from d3codec.format.limits import CRC_BYTES, ENTRY_BYTES, HEAD_BYTES, MILLION
-from d3codec.format.manifest import AncillaryEntry, SectionEntry, section_plan
-from d3codec.format.record import Record, shorten, wire_names
+from d3codec.format.plan import section_plan
+from d3codec.format.record import ListRecord, Record, shorten, wire_names
 from d3codec.format.sections import section_title
 
 if TYPE_CHECKING:
     from d3codec.format.file import D3MFile, Part
 
-_Words = Callable[[Any], str]
+_Words = Callable[[Any, Any], str]  # a value and the record that holds it
 Row = tuple[int, int, str]  # offset, length, text
 
 
@@ -65,6 +65,8 @@ def _parts(file: D3MFile) -> Iterator[tuple[Part, str]]:
         first, size = before.get(key, 0), row_bytes.get(key)
         before[key] = first + part.raw_length
         rows = f", rows {first // size} to {before[key] // size - 1}" if size else ""
+        if part.section == "fix" and file.content.profile.name == "exact":
+            rows = f", {file.content.profile.corrections} corrections"
         codec = "as they are" if part.entry.codec == wire.RAW else f"as {part.entry.stored} bytes of zstd"
         yield part, f"part {part.number}: {section_title(*key)}{rows}, {part.raw_length} bytes {codec}"
 
@@ -78,30 +80,39 @@ def _record(start: int, key: str, path: str, record: Record) -> Iterator[Row]:
     for name_on_wire in sorted(values):
         name = names[name_on_wire]
         inner = name if path == "manifest" else f"{path}.{name}"
-        words = _WORDS.get((type(record).__name__, name))
-        for row in _value(start, name_on_wire, inner, getattr(record, name), words):
+        value = getattr(record, name)
+        for row in _value(start, name_on_wire, inner, value, _words(record, name, value)):
             yield row
             start = row[0] + row[1]
 
 
-def _value(start: int, key: str, path: str, value: Any, words: _Words | None = None) -> Iterator[Row]:
+def _value(start: int, key: str, path: str, value: Any, text: str = "") -> Iterator[Row]:
     """The rows of one value with its key ("" in a list). A list of plain numbers and names is one row."""
-    if isinstance(value, (SectionEntry, AncillaryEntry)):
-        lengths = ", ".join(str(length) for length in value.raw_lengths)
-        title = section_title(value.name, getattr(value, "group", None))
-        yield start, len(pack(value.to_wire())), f"{path}: {title}, raw length {lengths}"
-    elif isinstance(value, Record):
+    if isinstance(value, Record) and not isinstance(value, ListRecord):
         yield from _record(start, key, path, value)
     elif isinstance(value, dict):
         items = [(name, f"[{shorten(name)}]", value[name]) for name in sorted(value, key=str.encode)]
         yield from _entries(start, key, f"{path}: map", path, items)
-    elif isinstance(value, tuple) and isinstance(value[0], (Record, bytes)):
+    elif isinstance(value, tuple) and value and isinstance(value[0], (Record, bytes)):
         items = [("", f"[{number}]", item) for number, item in enumerate(value)]
         yield from _entries(start, key, f"{path}: list", path, items)
     else:
-        plain = list(value) if isinstance(value, tuple) else value
-        text = words(value) if words else _plain(value)
-        yield start, _key_bytes(key) + len(pack(plain)), f"{path} = {text}{_key_note(key)}"
+        text = text or _plain(value)
+        yield start, _key_bytes(key) + len(pack(_on_wire(value))), f"{path} = {text}{_key_note(key)}"
+
+
+def _on_wire(value: Any) -> Any:
+    if isinstance(value, ListRecord):
+        return value.to_wire()
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _words(record: Record, name: str, value: Any) -> str:
+    """What a value means, or "" where it says so itself."""
+    for kind in type(record).__mro__:
+        if (words := _WORDS.get((kind.__name__, name))) and value is not None:
+            return words(value, record)
+    return ""
 
 
 def _entries(start: int, key: str, title: str, path: str, items: list[tuple[str, str, Any]]) -> Iterator[Row]:
@@ -132,27 +143,64 @@ def _plain(value: Any) -> str:
         return "none"
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, ListRecord):  # the one in a list: an ancillary section
+        name, *lengths = value.to_wire()
+        return f"{name}, raw length {_plain(tuple(lengths))}"
     return ", ".join(str(item) for item in value) if isinstance(value, tuple) else str(value)
 
 
-def _real(millionths: int) -> str:
+def _real(millionths: int, _record: Any = None) -> str:
     return str(millionths / MILLION)
 
 
+def _padding(value: Any, _record: Any) -> str:
+    return f"id {value[0]} up to length {value[1]}"
+
+
+def _window(value: Any, _record: Any) -> str:
+    top, left, height, width = value.block
+    return f"block of {height} x {width} at row {top}, column {left} of {_sides(value.generated)} generated pixels"
+
+
+def _start(value: Any, _record: Any) -> str:
+    text = f"{_real(value.a)} * stored + {_real(value.b)} * noise"
+    if value.stored is None:
+        return text
+    return f"{text}, stored latents of {' x '.join(map(str, value.stored.shape))} values of {value.stored.bits} bits"
+
+
+def _lengths(value: Any, content: Any) -> str:
+    free = [section_title(section.name, section.group) for section in section_plan(content) if section.rows is None]
+    return ", ".join(f"{title}: {length} raw bytes" for title, length in zip(free, value, strict=True))
+
+
+def _sides(value: tuple[int, int]) -> str:
+    return f"{value[0]} x {value[1]}"
+
+
 _WORDS: dict[tuple[str, str], _Words] = {
-    ("Images", "grid"): lambda value: f"{value[0]} rows of {value[1]} patches",
-    ("Images", "count"): lambda value: f"{value} a class",
-    ("Images", "size"): lambda value: f"{value[0]} x {value[1]} pixels (height, width)",
-    ("DeltaConditioning", "padding"): lambda value: f"id {value[0]} up to length {value[1]}",
-    ("WordsConditioning", "padding"): lambda value: f"id {value[0]} up to length {value[1]}",
-    ("DeltaConditioning", "bits"): lambda value: f"{value} a value",
-    ("Recipe", "betas"): lambda value: f"{value[0]}, {_real(value[1])} to {_real(value[2])}, {value[3]} training steps",
-    ("Recipe", "eta"): _real,
-    ("Recipe", "guidance"): _real,
-    ("Recipe", "start"): lambda value: f"{_real(value[0])} * stored + {_real(value[1])} * noise",
-    ("Recipe", "timesteps"): lambda value: f"{value[0]}, offset {value[1]}",
-    ("HardLabels", "kind"): lambda _: "hard (the class)",
-    ("QuantizedLabels", "kind"): lambda _: "quantized logits",
-    ("QuantizedLabels", "step"): lambda value: f"{value}/256 nat",
-    ("QuantizedLabels", "width"): lambda value: f"{value} logits a patch",
+    ("Images", "grid"): lambda value, _: f"{value[0]} rows of {value[1]} patches",
+    ("Images", "count"): lambda value, _: f"{value} a class",
+    ("Images", "size"): lambda value, _: f"{_sides(value)} pixels (height, width)",
+    ("Images", "window"): _window,
+    ("GddAugmentation", "copies"): lambda value, _: f"{value} of each source",
+    ("DeltaConditioning", "bits"): lambda value, _: f"{value} a value",
+    ("DeltaConditioning", "padding"): _padding,
+    ("WordsConditioning", "padding"): _padding,
+    ("TokensConditioning", "padding"): _padding,
+    ("VectorsConditioning", "bits"): lambda value, _: f"{value} a value",
+    ("VectorsConditioning", "slots"): lambda value, _: f"{value} vectors a row",
+    ("Group", "outside_bytes"): lambda value, _: f"{value} of this dataset's own weights outside the file",
+    ("_Recipe", "betas"): lambda value, _: (
+        f"{value[0]}, {_real(value[1])} to {_real(value[2])}, {value[3]} training steps"
+    ),
+    ("_Recipe", "guidance"): _real,
+    ("_Recipe", "start"): _start,
+    ("_Recipe", "timesteps"): lambda value, _: f"{value[0]}, offset {value[1]}",
+    ("DdimRecipe", "eta"): _real,
+    ("HardLabels", "kind"): lambda *_: "hard (the class)",
+    ("QuantizedLabels", "kind"): lambda *_: "quantized logits",
+    ("QuantizedLabels", "step"): lambda value, _: f"{value}/256 nat",
+    ("QuantizedLabels", "width"): lambda value, _: f"{value} logits a patch",
+    ("Content", "lengths"): _lengths,
 }

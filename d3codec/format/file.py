@@ -1,7 +1,7 @@
 """A .d3m file as a whole: open, read sections, verify, write.
 
 Opening reads and checks the head, which names the dataset and bounds every later allocation. Parts are read
-when they are asked for, each checked before use. The order of checks is that of spec/d3m-0.1.md section 8.
+when they are asked for, each checked before use. The order of checks is that of spec/d3m-0.2.md section 8.
 """
 
 from __future__ import annotations
@@ -14,29 +14,19 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 from d3codec.errors import FormatError, HeadError, MissingFileError, SectionError, UsageError
 from d3codec.format import canonical, wire
 from d3codec.format.limits import BUDGET_BYTES, ONE_DIGEST_BYTES, VERSION
-from d3codec.format.manifest import (
-    About,
-    AncillaryEntry,
-    Classes,
-    Content,
-    Group,
-    Manifest,
-    SectionEntry,
-    part_lengths,
-    section_plan,
-)
+from d3codec.format.manifest import REPRODUCIBLE, About, AncillaryEntry, Classes, Content, Group, Manifest, Profile
+from d3codec.format.plan import PlannedSection, critical_parts, planned_parts, section_plan
 from d3codec.format.save import save_atomically
 from d3codec.format.sections import (
     ClassRecord,
     Key,
-    check_presence,
+    check_ancillary_sizes,
     check_rows,
-    check_sizes,
     check_values,
     pack_classes,
     section_title,
@@ -109,7 +99,6 @@ class D3MFile:
             size = handle.seek(0, os.SEEK_END)
             head = wire.read_head(lambda offset, length: _read(handle, offset, length), size)
             manifest = Manifest.from_wire(canonical.unpack(head.manifest))
-            check_presence(manifest.content)
             parts = _parts(head, manifest)
             if head.file_length != size:
                 raise HeadError(
@@ -204,7 +193,7 @@ class D3MFile:
 
     def _checked(self, handle: BinaryIO, wanted: tuple[Part, ...]) -> Iterator[bytes]:
         """Raw bytes of whole sections, a part at a time, with sizes and values checked."""
-        check_sizes(self.manifest, {part.key for part in wanted})
+        check_ancillary_sizes(self.manifest, {part.section for part in wanted})
         before: dict[Key, int] = {}
         for part in wanted:
             raw = _raw(handle, part)
@@ -258,15 +247,17 @@ def _naming(path: str) -> Iterator[None]:
 
 def _parts(head: wire.Head, manifest: Manifest) -> tuple[Part, ...]:
     """Joins the part table with the raw lengths of the manifest."""
-    ancillary = (manifest.about.ancillary if manifest.about else None) or ()
-    lengths = [
-        (section.name, section.group, length) for section in manifest.content.sections for length in section.raw_lengths
+    plan, content = section_plan(manifest.content), manifest.content
+    extra = [
+        (entry.name, None, length)
+        for entry in (manifest.about.ancillary if manifest.about else None) or ()
+        for length in entry.raw_lengths
     ]
-    lengths += [(section.name, None, length) for section in ancillary for length in section.raw_lengths]
-    if len(lengths) != len(head.entries):
-        raise HeadError("E_LENGTH", "number of parts", found=len(head.entries), expected=len(lengths))
+    if (count := critical_parts(plan) + len(extra)) != len(head.entries):
+        raise HeadError("E_LENGTH", "number of parts", found=len(head.entries), expected=count)
+    critical = [(section.name, section.group, length) for section, length in planned_parts(plan, content.lengths)]
     parts, offset = [], head.size
-    for number, ((name, group, length), entry) in enumerate(zip(lengths, head.entries, strict=True)):
+    for number, ((name, group, length), entry) in enumerate(zip([*critical, *extra], head.entries, strict=True)):
         part = Part(number, name, group, length, offset, entry)
         wire.check_raw_length(entry, length, part.field)
         parts.append(part)
@@ -280,7 +271,7 @@ class ContentDraft:
 
     classes: Classes
     groups: tuple[Group, ...]
-    profile: Literal["reproducible"] = "reproducible"
+    profile: Profile = REPRODUCIBLE
 
 
 def write_d3m(
@@ -292,15 +283,15 @@ def write_d3m(
     """The bytes of a file: raw sections keyed by (name, group or None), ancillary ones (`x-...`) by name.
 
     Equal input gives equal bytes (with one version of zstd; the content id never depends on it). The result
-    has been opened and verified. Raises the FormatError that a reader would.
+    has been opened and verified. Raises the FormatError that a reader would, and UsageError for a section that the
+    records do not call for or that is missing.
     """
-    entries, raw_parts = _cut(draft, sections)
+    plan = section_plan(draft)
+    _check_keys(plan, sections)
+    lengths = tuple(len(sections[part.name, part.group]) for part in plan if part.rows is None)
+    raw_parts = _cut(plan, lengths, sections)
     content = Content(
-        classes=draft.classes,
-        groups=draft.groups,
-        digests=_digests(raw_parts),
-        profile=draft.profile,
-        sections=tuple(entries),
+        classes=draft.classes, groups=draft.groups, digests=_digests(raw_parts), profile=draft.profile, lengths=lengths
     )
     extra = sorted((ancillary or {}).items())
     raw_parts += [data for _, data in extra]
@@ -314,27 +305,30 @@ def write_d3m(
     return data
 
 
-def _cut(draft: ContentDraft, sections: Mapping[Key, bytes]) -> tuple[list[SectionEntry], list[bytes]]:
-    """Section list and raw parts in file order."""
-    plan = section_plan(draft)
-    entries: list[SectionEntry] = []
-    parts: list[bytes] = []
-    for unknown in sections.keys() - {(section.name, section.group) for section in plan}:
-        raise SectionError("E_SECTION_UNKNOWN", field=section_title(*unknown))
+def _check_keys(plan: list[PlannedSection], sections: Mapping[Key, bytes]) -> None:
+    planned = [(section.name, section.group) for section in plan]
+    if sections.keys() != set(planned):
+        raise UsageError(
+            "not the sections that the records call for",
+            field="sections",
+            found=", ".join(section_title(*key) for key in sections),
+            expected=", ".join(section_title(*key) for key in planned),
+        )
+
+
+def _cut(plan: list[PlannedSection], lengths: tuple[int, ...], sections: Mapping[Key, bytes]) -> list[bytes]:
+    """Raw parts in file order. Raises SectionError (E_SECTION_SIZE)."""
     for name, group, rows, row_bytes in plan:
-        if (name, group) not in sections:
-            raise SectionError("E_SECTION_ORDER", "missing", field=section_title(name, group))
-        data = bytes(sections[name, group])
-        lengths = [len(data)]
         if rows is not None and row_bytes is not None:
-            check_rows(section_title(name, group), len(data), rows, row_bytes)
-            lengths = part_lengths(rows, row_bytes)
-        entries.append(SectionEntry(name=name, group=group, raw_lengths=tuple(lengths)))
-        start = 0
-        for length in lengths:
-            parts.append(data[start : start + length])
-            start += length
-    return entries, parts
+            check_rows(section_title(name, group), len(sections[name, group]), rows, row_bytes)
+    parts: list[bytes] = []
+    at: dict[Key, int] = {}
+    for section, length in planned_parts(plan, lengths):
+        key = section.name, section.group
+        first = at.get(key, 0)
+        parts.append(bytes(sections[key][first : first + length]))
+        at[key] = first + length
+    return parts
 
 
 def _digests(parts: list[bytes]) -> bytes | tuple[bytes, ...]:

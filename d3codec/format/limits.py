@@ -1,12 +1,12 @@
-"""Every limit of spec/d3m-0.1.md in one place. All are normative: a reader refuses what lies above them."""
+"""Every limit of spec/d3m-0.2.md in one place. All are normative: a reader refuses what lies above them."""
 
 from __future__ import annotations
 
 MAGIC = b"\x89D3M\r\n\x1a\n"
-VERSION = (0, 1)
+VERSION = (0, 2)
 
 HEAD_BYTES = 32  # the fixed part of the head
-ENTRY_BYTES = 12  # one row of the part table
+ENTRY_BYTES = 8  # one row of the part table
 CRC_BYTES = 4
 MANIFEST_BYTES = 1 << 20
 PARTS = 4_096
@@ -23,11 +23,15 @@ GROUPS = 16
 CLASSES = 1 << 20
 IMAGES_PER_CLASS = 1 << 20
 SIDE = 4_096
+OUTSIDE_BYTES = 1 << 40
 TOKENS = 1_024
 TOKEN_ID = (1 << 31) - 1
+TIME_ID = 65_535
+CLASS_ID = (1 << 31) - 1  # of a denoiser that is conditioned by classes
 SLOTS = 64
 WIDTH = 8_192
 BITS = 8
+CHANNELS = 64
 MILLION = 1_000_000
 GUIDANCE = 1_000_000_000
 BETA = MILLION - 1
@@ -35,6 +39,8 @@ TRAINING_STEPS = 10_000
 STEPS = 1_000
 LABEL_STEP = 65_535
 NOISE_KEY = (1 << 64) - 1
+CORRECTIONS = 1 << 22  # an entry has two bytes or more, the section one part
+POSITION_BYTES = 9  # of a LEB128 number in the corrections: 63 bits
 ONE_DIGEST_BYTES = 65_536  # critical raw bytes up to which one digest covers them all
 
 NAME_BYTES = 64  # authorities, names of sections

@@ -66,6 +66,28 @@ class Record(BaseModel):
         return {key: value for key, value in values.items() if self._complete or value is not None}
 
 
+class ListRecord(Record):
+    """A record that is a list on the wire: its values in the order of its fields."""
+
+    _open: ClassVar[bool] = False  # the items of the last field, a tuple, end the list
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_list(cls, values: Any, info: ValidationInfo) -> Any:
+        if info.context is not FROM_WIRE:
+            return values
+        names = list(cls.model_fields)
+        if type(values) is not list or (len(values) < len(names) if cls._open else len(values) != len(names)):
+            raise ValueError(f"must be a list of {', '.join(names)}")
+        if cls._open:
+            values = [*values[: len(names) - 1], values[len(names) - 1 :]]
+        return dict(zip(names, values, strict=True))
+
+    def to_wire(self) -> list[Any]:
+        values = [_wire(getattr(self, name)) for name in type(self).model_fields]
+        return [*values[:-1], *values[-1]] if self._open else values
+
+
 def wire_names(record: type[BaseModel]) -> dict[str, str]:
     """Key on the wire -> name of the attribute."""
     return {field.alias or name: name for name, field in record.model_fields.items()}

@@ -1,7 +1,6 @@
-"""What the container itself can judge about sections (spec/d3m-0.1.md sections 3.1 and 5).
+"""What the container itself can judge about the values of sections (spec/d3m-0.2.md section 5), in plain Python.
 
-Which sections there are, how long they are and how they are cut follows from the records; of the values,
-only class names and the scales of embeddings are checked here: labels/ and conditioning/ know what they mean.
+What they mean is known to labels/, conditioning/ and corrections.py. Names of classes are packed and unpacked here.
 """
 
 from __future__ import annotations
@@ -13,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from d3codec.errors import SectionError
-from d3codec.format.limits import CLASS_TEXT_BYTES
-from d3codec.format.manifest import Content, DeltaConditioning, Manifest, part_count, part_lengths, section_plan
+from d3codec.format.limits import CLASS_ID, CLASS_TEXT_BYTES, POSITION_BYTES
+from d3codec.format.manifest import Content, Exact, Manifest
+from d3codec.format.plan import conditioning_rows, quantized_blocks
 
 Key = tuple[str, int | None]  # name of a section and index of its group
 
@@ -36,86 +36,133 @@ def section_title(name: str, group: int | None) -> str:
     return name if group is None else f"{name} of group {group}"
 
 
-def check_presence(content: Content) -> None:
-    """The sections are those the records call for, in order (E_SECTION_UNKNOWN, then E_SECTION_ORDER)."""
-    planned = [(section.name, section.group) for section in section_plan(content)]
-    actual = [(section.name, section.group) for section in content.sections]
-    for section in actual:
-        if section not in planned:
-            raise SectionError("E_SECTION_UNKNOWN", field=section_title(*section))
-    if actual != planned:
-        raise SectionError("E_SECTION_ORDER", found=_titles(actual[:50]), expected=_titles(planned))
-
-
-def _titles(sections: Sequence[Key]) -> str:
-    return ", ".join(section_title(*section) for section in sections)
-
-
-def check_sizes(manifest: Manifest, wanted: set[Key]) -> None:
-    """Length and cut of these sections (E_SECTION_SIZE), from the manifest alone."""
+def check_ancillary_sizes(manifest: Manifest, wanted: set[str]) -> None:
+    """Length and cut of these ancillary sections (E_SECTION_SIZE), from the manifest alone."""
     content = manifest.content
-    for planned, section in zip(section_plan(content), content.sections, strict=True):
-        if (section.name, section.group) in wanted:
-            title = section_title(section.name, section.group)
-            if planned.rows is None or planned.row_bytes is None:
-                _check_single(title, section.raw_lengths)
-            else:
-                check_rows(title, sum(section.raw_lengths), planned.rows, planned.row_bytes)
-                _check_cut(title, section.raw_lengths, planned.rows, planned.row_bytes)
     images = content.classes.count * sum(group.images.count for group in content.groups)
     for ancillary in (manifest.about.ancillary if manifest.about else None) or ():
-        if (ancillary.name, None) in wanted:
-            _check_single(ancillary.name, ancillary.raw_lengths)
-            size = ancillary.raw_lengths[0]
-            if ancillary.name == "x-leaf" and size not in [leaf * images for leaf in LEAF_BYTES]:
-                raise SectionError(
-                    "E_SECTION_SIZE",
-                    field="x-leaf",
-                    found=f"{size} bytes",
-                    expected=f"2, 4 or 8 for each of {images} images",
-                )
+        if ancillary.name not in wanted:
+            continue
+        if len(ancillary.raw_lengths) != 1:
+            found = f"{len(ancillary.raw_lengths)} parts"
+            raise SectionError("E_SECTION_SIZE", field=ancillary.name, found=found, expected="one")
+        size = ancillary.raw_lengths[0]
+        if ancillary.name == "x-leaf" and size not in [leaf * images for leaf in LEAF_BYTES]:
+            raise SectionError(
+                "E_SECTION_SIZE",
+                field="x-leaf",
+                found=f"{size} bytes",
+                expected=f"2, 4 or 8 for each of {images} images",
+            )
 
 
 def check_rows(title: str, size: int, rows: int, row_bytes: int) -> None:
+    """The length that a writer gives to a section of fixed rows (E_SECTION_SIZE)."""
     if size != rows * row_bytes:
         raise SectionError(
             "E_SECTION_SIZE", field=title, found=f"{size} bytes", expected=f"{rows} rows of {row_bytes} bytes"
         )
 
 
-def _check_single(title: str, raw_lengths: Sequence[int]) -> None:
-    if len(raw_lengths) != 1:
-        raise SectionError("E_SECTION_SIZE", field=title, found=f"{len(raw_lengths)} parts", expected="one")
-
-
-def _check_cut(title: str, raw_lengths: Sequence[int], rows: int, row_bytes: int) -> None:
-    # The count comes first: 2^60 rows must not become a list.
-    if len(raw_lengths) != part_count(rows, row_bytes) or list(raw_lengths) != part_lengths(rows, row_bytes):
-        raise SectionError("E_SECTION_SIZE", "cut into wrong parts", field=title)
-
-
 def check_values(content: Content, key: Key, raw: bytes, first: int) -> None:
     """Values of one part of a section (E_SECTION_VALUE); `first` is the offset of the part in its section."""
-    name, group = key
+    name, number = key
+    title = section_title(name, number)
     if name == "cls":
         unpack_classes(raw, content.classes.authority, content.classes.count)
-    elif name == "emb" and group is not None:
-        conditioning = content.groups[group].conditioning
-        if isinstance(conditioning, DeltaConditioning):
-            bits = len(conditioning.slots) * conditioning.width * conditioning.bits
-            _check_embeddings(section_title(name, group), raw, first, bits)
+    elif name == "fix" and isinstance(content.profile, Exact):
+        check_corrections(raw, content.profile.corrections, generated_bytes(content))
+    elif number is not None:
+        group = content.groups[number]
+        if name == "emb" and group.conditioning.kind in ("delta", "vectors"):
+            bits = group.conditioning.bits
+            _check_quantized(title, raw, first, [size * bits for size in quantized_blocks(group)])
+        elif name == "lat" and group.recipe.start.stored is not None:
+            stored = group.recipe.start.stored
+            _check_quantized(title, raw, first, [stored.values * stored.bits])
+        elif name == "ids":
+            _check_ids(title, raw, first)
+        elif name == "tok" and group.conditioning.kind == "tokens":
+            rows = conditioning_rows(group, content.classes.count)
+            _check_tokens(title, raw, rows, group.conditioning.padding[1])
 
 
-def _check_embeddings(title: str, raw: bytes, first: int, bits: int) -> None:
-    """Whole rows: a float16 scale, finite and > 0, then `bits` bits of codes, then zero bits to the byte."""
-    row_bytes, used = 2 + -(-bits // 8), bits % 8
+def _check_quantized(title: str, raw: bytes, first: int, blocks: Sequence[int]) -> None:
+    """Whole rows of blocks: a float16 scale, finite and > 0, then so many bits of codes, then zero bits to the byte."""
+    sizes = [(2 + -(-bits // 8), bits % 8) for bits in blocks]
+    row_bytes = sum(size for size, _ in sizes)
     for start in range(0, len(raw), row_bytes):
-        scale = struct.unpack_from("<e", raw, start)[0]
-        row = f"{title} row {(first + start) // row_bytes}"
-        if not (math.isfinite(scale) and scale > 0):
-            raise SectionError("E_SECTION_VALUE", "scale", field=row, found=scale, expected="finite, > 0")
-        if used and raw[start + row_bytes - 1] >> used:
-            raise SectionError("E_SECTION_VALUE", "padding bits that are not zero", field=row)
+        row, at = f"{title} row {(first + start) // row_bytes}", start
+        for size, used in sizes:
+            scale = struct.unpack_from("<e", raw, at)[0]
+            if not (math.isfinite(scale) and scale > 0):
+                raise SectionError("E_SECTION_VALUE", "scale", field=row, found=scale, expected="finite, > 0")
+            at += size
+            if used and raw[at - 1] >> used:
+                raise SectionError("E_SECTION_VALUE", "padding bits that are not zero", field=row)
+
+
+def _check_ids(title: str, raw: bytes, first: int) -> None:
+    for row, (number,) in enumerate(struct.iter_unpack("<I", raw), start=first // 4):
+        if number > CLASS_ID:
+            raise SectionError(
+                "E_SECTION_VALUE", "class id", field=f"{title} row {row}", found=number, expected=f"at most {CLASS_ID}"
+            )
+
+
+def _check_tokens(title: str, raw: bytes, rows: int, longest: int) -> None:
+    """Rows of a count, 1 to `longest`, and so many 16-bit ids; they fill the section."""
+    at = 0
+    for row in range(rows):
+        count = int.from_bytes(raw[at : at + 2], "little")
+        if not 1 <= count <= longest or at + 2 + 2 * count > len(raw):
+            raise SectionError(
+                "E_SECTION_VALUE",
+                "number of token ids",
+                field=f"{title} row {row}",
+                found=count,
+                expected=f"1 to {longest}, all of them in the section",
+            )
+        at += 2 + 2 * count
+    if at != len(raw):
+        raise SectionError("E_SECTION_VALUE", "bytes after the last row", field=title, found=len(raw) - at, expected=0)
+
+
+def generated_bytes(content: Content) -> int:
+    """Bytes of all images as the generator makes them, before window and augmentation."""
+    return content.classes.count * sum(
+        group.images.sources * group.images.generated[0] * group.images.generated[1] * 3 for group in content.groups
+    )
+
+
+def check_corrections(raw: bytes, count: int, total: int) -> None:
+    """`count` entries of the section `fix`, positions strictly ascending and below `total` (E_SECTION_VALUE)."""
+    at, position = 0, -1
+    for number in range(count):
+        field = f"fix entry {number}"
+        step, at = _leb128(raw, at, field)
+        if number and not step:
+            raise SectionError("E_SECTION_VALUE", "the position of the entry before", field=field)
+        position = max(position, 0) + step
+        if position >= total:
+            raise SectionError(
+                "E_SECTION_VALUE", "position", field=field, found=position, expected=f"below {total} generated bytes"
+            )
+        at += 1  # the value: any byte
+    if at != len(raw):
+        raise SectionError("E_SECTION_VALUE", "length", field="fix", found=len(raw), expected=f"{at} bytes")
+
+
+def _leb128(raw: bytes, at: int, field: str) -> tuple[int, int]:
+    """An unsigned number, 7 bits a byte from the lowest, in its shortest form, and where it ends."""
+    number = 0
+    for index, byte in enumerate(raw[at : at + POSITION_BYTES]):
+        number |= (byte & 0x7F) << 7 * index
+        if byte < 0x80:
+            if index and not byte:
+                break
+            return number, at + index + 1
+    raise SectionError("E_SECTION_VALUE", "not a number in its shortest form", field=field)
 
 
 def pack_classes(classes: Sequence[ClassRecord]) -> bytes:

@@ -1,4 +1,4 @@
-"""Bytes <-> head, part table, manifest bytes and parts (spec/d3m-0.1.md section 1, in the order of 8)."""
+"""Bytes <-> head, part table, manifest bytes and parts (spec/d3m-0.2.md section 1, in the order of 8)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RAW, ZSTD = 0, 1
 CODECS = {RAW: "raw", ZSTD: "zstd"}
 LEVEL = 19
 FIXED = struct.Struct("<8sHHIIHHQ")
-ENTRY = struct.Struct("<IBBHI")
+ENTRY = struct.Struct("<II")  # stored length u24 with the codec above it, CRC-32
 _FETCH_AGAIN = "The file was damaged on the way. Fetch it again."
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # skippable frames have others
 
@@ -86,8 +86,14 @@ def _fixed_fields(fixed: bytes) -> tuple[int, int, int]:
     if magic != MAGIC:
         raise HeadError("E_MAGIC", hint=_magic_hint(fixed))
     if (major, minor) != VERSION:
-        hint = "A newer d3codec reads it." if (major, minor) > VERSION else None
-        raise HeadError("E_VERSION", field="version", found=f"{major}.{minor}", expected="0.1", hint=hint)
+        newer = (major, minor) > VERSION
+        raise HeadError(
+            "E_VERSION",
+            field="version",
+            found=f"{major}.{minor}",
+            expected=".".join(map(str, VERSION)),
+            hint="A newer d3codec reads it." if newer else "The release of d3codec that wrote it reads it.",
+        )
     if features:
         raise HeadError("E_FEATURE", field="required features", found=f"{features:#010x}", expected=0)
     if reserved:
@@ -107,16 +113,14 @@ def _magic_hint(fixed: bytes) -> str | None:
     return None
 
 
-def _entry(number: int, row: tuple[int, int, int, int, int]) -> Entry:
-    stored, codec, zero, zeros, crc = row
+def _entry(number: int, row: tuple[int, int]) -> Entry:
+    codec, stored = divmod(row[0], 1 << 24)
     field = f"part {number}"
     if codec not in CODECS:
         raise HeadError("E_CODEC", field=field, found=codec, expected="0 or 1")
-    if zero or zeros:
-        raise HeadError("E_RESERVED", field=field)
     if stored > PART_BYTES:
         raise HeadError("E_LENGTH", "stored", field=field, found=stored, expected=f"at most {PART_BYTES}")
-    return Entry(stored, codec, crc)
+    return Entry(stored, codec, row[1])
 
 
 def check_raw_length(entry: Entry, raw_length: int, field: str) -> None:
@@ -184,7 +188,7 @@ def build(manifest: bytes, parts: Sequence[tuple[int, bytes]]) -> bytes:
         raise HeadError("E_LIMIT", field="manifest length", found=len(manifest), expected=f"1 to {MANIFEST_BYTES}")
     if len(parts) > PARTS:
         raise HeadError("E_LIMIT", field="number of parts", found=len(parts), expected=f"at most {PARTS}")
-    table = b"".join(ENTRY.pack(len(stored), codec, 0, 0, zlib.crc32(stored)) for codec, stored in parts)
+    table = b"".join(ENTRY.pack(codec << 24 | len(stored), zlib.crc32(stored)) for codec, stored in parts)
     size = HEAD_BYTES + len(table) + len(manifest) + CRC_BYTES
     file_length = size + sum(len(stored) for _, stored in parts)
     head = FIXED.pack(MAGIC, *VERSION, 0, len(manifest), len(parts), 0, file_length) + table + manifest

@@ -23,16 +23,22 @@ from d3codec.errors import GeneratorError
 class Graph:
     """One network architecture: its configuration fields and the names of its tensors.
 
-    `defaults` holds every field that changes pixels; those in `fixed` must have their default, because any
-    other value needs an input that the family does not give. `ignored` fields change no pixel. `renamed` are
-    (old, new) pieces of tensor names between dots, `prefix` is dropped from names, `dropped` endings mark
-    what is no parameter.
+    `defaults` holds every field that changes pixels; those in `fixed` must have their default (or what a family
+    allows instead), because any other value needs an input that the family does not give. `choices` are the values
+    (of lists: the items) that a field may have; others would bring in code that was never checked for what it needs
+    and for float32 (tests/generators/test_float64.py). `obsolete` fields of older publications must have the value
+    given here and are not resolved. `ignored` fields change no pixel. `aliases` are further names of the class,
+    `renamed` are (old, new) pieces of tensor names between dots, `prefix` is dropped from names, `dropped` endings
+    mark what is no parameter.
     """
 
     id: str
     class_name: str
     defaults: Mapping[str, Any]
     fixed: frozenset[str] = frozenset()
+    choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    obsolete: Mapping[str, Any] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
     ignored: frozenset[str] = frozenset()
     prefix: str = ""
     dropped: tuple[str, ...] = ()
@@ -55,6 +61,9 @@ class Graph:
                 self.class_name,
                 dict(self.defaults),
                 sorted(self.fixed),
+                dict(self.choices),
+                dict(self.obsolete),
+                self.aliases,
                 sorted(self.ignored),
                 self.prefix,
                 self.dropped,
@@ -63,6 +72,15 @@ class Graph:
             sort_keys=True,
         )
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a family: the graphs that it may have, told apart by their classes, and the values that a family
+    allows, instead of the default, in fields which the graph fixes."""
+
+    graphs: tuple[Graph, ...]
+    allowed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
 _COMMENTS = frozenset(
@@ -78,6 +96,8 @@ _COMMENTS = frozenset(
     }
 )
 
+_ACTIVATIONS = ("gelu", "mish", "relu", "silu", "swish")
+
 CLIP_TEXT = Graph(
     id="clip-text",
     class_name="CLIPTextModel",
@@ -91,6 +111,7 @@ CLIP_TEXT = Graph(
         "num_hidden_layers": 12,
         "vocab_size": 49408,
     },
+    choices={"hidden_act": ("gelu", "quick_gelu")},
     # The pooled output is not used, so neither the projection nor the place of the end token matters.
     ignored=_COMMENTS
     | {
@@ -105,6 +126,16 @@ CLIP_TEXT = Graph(
     },
     prefix="text_model.",
     dropped=("position_ids",),
+)
+
+CLIP_TEXT_PROJECTION = Graph(
+    id="clip-text-projection",
+    class_name="CLIPTextModelWithProjection",
+    defaults={**CLIP_TEXT.defaults, "projection_dim": 512},
+    choices=CLIP_TEXT.choices,
+    ignored=CLIP_TEXT.ignored - {"projection_dim"},
+    prefix=CLIP_TEXT.prefix,
+    dropped=CLIP_TEXT.dropped,
 )
 
 UNET_2D_CONDITION = Graph(
@@ -163,12 +194,23 @@ UNET_2D_CONDITION = Graph(
             "addition_embed_type",
             "attention_type",
             "class_embed_type",
+            "dual_cross_attention",
             "encoder_hid_dim_type",
             "num_attention_heads",
             "num_class_embeds",
             "time_cond_proj_dim",
+            "time_embedding_type",
         }
     ),
+    choices={
+        "act_fn": _ACTIVATIONS,
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "mid_block_type": ("UNetMidBlock2DCrossAttn", None),
+        "resnet_time_scale_shift": ("default", "scale_shift"),
+        "time_embedding_act_fn": (*_ACTIVATIONS, None),
+        "timestep_post_act": (*_ACTIVATIONS, None),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    },
     ignored=_COMMENTS | {"dropout", "sample_size"},
 )
 
@@ -195,36 +237,139 @@ AUTOENCODER_KL = Graph(
     },
     # The Stable Diffusion pipelines scale latents and never shift them.
     fixed=frozenset({"in_channels", "latents_mean", "latents_std", "out_channels", "shift_factor"}),
+    choices={
+        "act_fn": _ACTIVATIONS,
+        "down_block_types": ("AttnDownEncoderBlock2D", "DownEncoderBlock2D"),
+        "up_block_types": ("AttnUpDecoderBlock2D", "UpDecoderBlock2D"),
+    },
     ignored=_COMMENTS | {"force_upcast", "sample_size"},
     # Names of the attention layer before diffusers 0.17, as in the publications of Stable Diffusion 1.x.
     renamed={"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"},
 )
 
-GRAPHS = {graph.id: graph for graph in (AUTOENCODER_KL, CLIP_TEXT, UNET_2D_CONDITION)}
+AUTOENCODER_TINY = Graph(
+    id="autoencoder-tiny",
+    class_name="AutoencoderTiny",
+    defaults={
+        "act_fn": "relu",
+        "decoder_block_out_channels": [64, 64, 64, 64],
+        "encoder_block_out_channels": [64, 64, 64, 64],
+        "in_channels": 3,
+        "latent_channels": 4,
+        "num_decoder_blocks": [3, 3, 3, 1],
+        "num_encoder_blocks": [1, 3, 3, 3],
+        "out_channels": 3,
+        "scaling_factor": 1.0,
+        "shift_factor": 0.0,
+        "upsample_fn": "nearest",
+        "upsampling_scaling_factor": 2,
+    },
+    fixed=frozenset({"in_channels", "out_channels", "shift_factor"}),
+    choices={"act_fn": _ACTIVATIONS, "upsample_fn": ("nearest",)},
+    # magnitude and shift serve to store latents in a picture; block_out_channels repeats those of the decoder
+    ignored=_COMMENTS | {"block_out_channels", "force_upcast", "latent_magnitude", "latent_shift"},
+)
 
-# family -> part (also the name of its folder) -> graph
-FAMILIES: dict[str, dict[str, Graph]] = {
-    "stable-diffusion": {"text_encoder": CLIP_TEXT, "unet": UNET_2D_CONDITION, "vae": AUTOENCODER_KL}
+DIT_TRANSFORMER_2D = Graph(
+    id="dit-transformer-2d",
+    class_name="DiTTransformer2DModel",
+    aliases=("Transformer2DModel",),  # the publications of DiT name the class that it once was a case of
+    defaults={
+        "activation_fn": "gelu-approximate",
+        "attention_bias": True,
+        "attention_head_dim": 72,
+        "in_channels": 4,
+        "norm_elementwise_affine": False,
+        "norm_eps": 1e-5,
+        "norm_type": "ada_norm_zero",
+        "num_attention_heads": 16,
+        "num_embeds_ada_norm": 1000,
+        "num_layers": 28,
+        "out_channels": None,
+        "patch_size": 2,
+        "sample_size": 32,
+        "upcast_attention": False,
+    },
+    fixed=frozenset({"norm_type"}),
+    choices={"activation_fn": ("geglu", "gelu", "gelu-approximate")},
+    obsolete={
+        "attention_type": "default",
+        "double_self_attention": False,
+        "only_cross_attention": False,
+        "use_linear_projection": False,
+    },
+    ignored=_COMMENTS | {"dropout", "norm_num_groups"},
+    dropped=("pos_embed.pos_embed",),
+)
+
+GRAPHS = {
+    graph.id: graph
+    for graph in (
+        AUTOENCODER_KL,
+        AUTOENCODER_TINY,
+        CLIP_TEXT,
+        CLIP_TEXT_PROJECTION,
+        DIT_TRANSFORMER_2D,
+        UNET_2D_CONDITION,
+    )
+}
+
+_AUTOENCODER = Part((AUTOENCODER_KL, AUTOENCODER_TINY))
+
+# family -> part (also the name of its folder) -> graphs
+FAMILIES: dict[str, dict[str, Part]] = {
+    "stable-diffusion": {
+        "text_encoder": Part((CLIP_TEXT,)),
+        "unet": Part((UNET_2D_CONDITION,), {"addition_embed_type": (None, "text")}),
+        "vae": _AUTOENCODER,
+    },
+    "stable-diffusion-xl": {
+        "text_encoder": Part((CLIP_TEXT,)),
+        "text_encoder_2": Part((CLIP_TEXT_PROJECTION,)),
+        "unet": Part((UNET_2D_CONDITION,), {"addition_embed_type": ("text_time",)}),
+        "vae": _AUTOENCODER,
+    },
+    "latent-diffusion": {"unet": Part((UNET_2D_CONDITION,)), "vae": _AUTOENCODER},
+    "dit": {"transformer": Part((DIT_TRANSFORMER_2D,)), "vae": _AUTOENCODER},
 }
 
 
-def resolve(graph: Graph, config: Mapping[str, Any], file: str) -> dict[str, Any]:
+def choose(graphs: tuple[Graph, ...], config: Mapping[str, Any], file: str) -> Graph:
+    """The graph whose class a configuration names, or the only one where it names none; else GeneratorError."""
+    named = config.get("_class_name") or next(iter(config.get("architectures") or []), None)
+    fitting = [graph for graph in graphs if named is None or named in (graph.class_name, *graph.aliases)]
+    if len(fitting) != 1:
+        raise GeneratorError(
+            "another class of network",
+            file=file,
+            found=named,
+            expected=" or ".join(graph.class_name for graph in graphs),
+        )
+    return fitting[0]
+
+
+def resolve(
+    graph: Graph, config: Mapping[str, Any], file: str, allowed: Mapping[str, tuple[Any, ...]] | None = None
+) -> dict[str, Any]:
     """The resolved configuration of one part.
 
     Arguments:
         config: the parsed configuration file.
         file: its name, for messages.
+        allowed: values that the family takes in fixed fields instead of their defaults.
 
     Returns: {field: value} for every field of `graph.defaults`; a field whose default is a float is a float.
 
     Raises:
         GeneratorError: another class of network, an unknown field that is not null, or a value that the
-        family
-            cannot use.
+            family cannot use.
     """
-    _check_class(graph, config, file)
+    choose((graph,), config, file)
     for name, value in config.items():
         if name not in graph.defaults and name not in graph.ignored and value is not None:
+            if name in graph.obsolete:
+                _check(value, (graph.obsolete[name],), file, name)
+                continue
             raise GeneratorError(
                 f"the registry of families does not know this field of graph '{graph.id}', "
                 "so its effect on pixels is unknown",
@@ -236,21 +381,30 @@ def resolve(graph: Graph, config: Mapping[str, Any], file: str) -> dict[str, Any
         name: _canonical(config.get(name, default), default, file, name) for name, default in graph.defaults.items()
     }
     for name in sorted(graph.fixed):
-        if resolved[name] != graph.defaults[name]:
-            raise GeneratorError(
-                "the family cannot use this value",
-                file=file,
-                field=name,
-                found=repr(resolved[name]),
-                expected=repr(graph.defaults[name]),
-            )
+        _check(resolved[name], (allowed or {}).get(name, (graph.defaults[name],)), file, name)
+    for name, choices in graph.choices.items():
+        value = resolved[name]
+        for item in value if isinstance(value, list) else [value]:
+            if item not in choices:
+                raise GeneratorError(
+                    "the registry of families does not know this value",
+                    file=file,
+                    field=name,
+                    found=repr(item),
+                    expected=" or ".join(map(repr, choices)),
+                )
     return resolved
 
 
-def _check_class(graph: Graph, config: Mapping[str, Any], file: str) -> None:
-    named = config.get("_class_name") or next(iter(config.get("architectures") or []), None)
-    if named is not None and named != graph.class_name:
-        raise GeneratorError("another class of network", file=file, found=named, expected=graph.class_name)
+def _check(value: Any, wanted: tuple[Any, ...], file: str, name: str) -> None:
+    if value not in wanted:
+        raise GeneratorError(
+            "the family cannot use this value",
+            file=file,
+            field=name,
+            found=repr(value),
+            expected=" or ".join(map(repr, wanted)),
+        )
 
 
 def _canonical(value: Any, default: Any, file: str, name: str) -> Any:

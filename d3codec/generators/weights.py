@@ -1,7 +1,7 @@
-"""The identity of a generator (spec/d3m-0.1.md, section 6) and where its weights lie on this machine.
+"""The identity of a generator (spec/d3m-0.2.md, section 6) and where its weights lie on this machine.
 
-Reads safetensors files and JSON only, never a pickle. Hashing gigabytes takes seconds, so what was found is
-recorded under `home()` by path, sizes and times of the files. Touches no network.
+Hashing gigabytes takes seconds, so what was found is recorded under `home()` by path, sizes and times of the files.
+Touches no network.
 """
 
 from __future__ import annotations
@@ -9,37 +9,44 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from d3codec.errors import GeneratorError, MissingExtraError, MissingGeneratorError, OutputError, UsageError
+from d3codec.errors import GeneratorError, MissingGeneratorError, OutputError, UsageError
 from d3codec.format import canonical
 from d3codec.format.file import save_atomically
-from d3codec.generators.graphs import FAMILIES, Graph, resolve
+from d3codec.generators import ready
+from d3codec.generators.files import family_of, little_endian, read_config, tensors, weight_files
+from d3codec.generators.files import require_torch as require_torch  # from here it is taken elsewhere
+from d3codec.generators.graphs import FAMILIES, Graph
+from d3codec.generators.lora import LORA_FILE, read_lora
 
 if TYPE_CHECKING:
     import torch
 
 CASTS = ("f16", "stored")
-_RECORD_VERSION = 1
-_STEMS = {"text_encoder": "model"}  # transformers' name of a weights file; diffusers' is the default below
+_RECORD_VERSION = 2
+_ELSEWHERE = (
+    "Name their folder or their repository with --generator (generator= in Python). What is on the Hugging Face hub "
+    "comes by d3codec generators fetch NAME|REPO; d3codec generators ls shows what is known."
+)
 
 
 @dataclass(frozen=True)
 class GeneratorRecord:
-    """What a folder of weights is: `id` (32 bytes), family, the digest of each part, its resolved
-    configuration and the bytes of its weights after the cast."""
+    """What a folder of weights is: `id` (32 bytes), family, the digest of each part, its resolved configuration and
+    the bytes of its weights after the cast; the digest of a low-rank update and its bytes after the cast."""
 
     id: bytes
     family: str
     parts: dict[str, bytes]
     configs: dict[str, dict[str, Any]]
     bytes_by_part: dict[str, int]
+    lora: bytes | None = None
+    outside_bytes: int = 0
 
 
 def home() -> Path:
@@ -57,24 +64,10 @@ def bundled_generator() -> Path:
     return Path(__file__).resolve().parent.parent / "assets" / "digits-generator"
 
 
-@cache
-def require_torch() -> Any:
-    """torch, if all packages of the extra `decode` are installed; else MissingExtraError with the command."""
-    from importlib.util import find_spec
-
-    if any(find_spec(package) is None for package in ("torch", "diffusers", "transformers", "safetensors")):
-        raise MissingExtraError("decode")
-    import torch
-
-    return torch
-
-
 # --------------------------------------------------------------------------------------------------- identity
 
 
-def describe(
-    folder: str | Path, cast: str, *, family: str = "stable-diffusion", trust_records: bool = True
-) -> GeneratorRecord:
+def describe(folder: str | Path, cast: str, *, trust_records: bool = True) -> GeneratorRecord:
     """The identity of the generator in a folder, in the layout of diffusers' `save_pretrained`.
 
     Arguments:
@@ -84,139 +77,94 @@ def describe(
     Raises:
         GeneratorError: a part, a file or a field that the family does not have, or weights that do not survive
             the cast.
+        MissingGeneratorError: a folder without the parts of a family.
         MissingExtraError: safetensors or torch is not installed.
     """
     if cast not in CASTS:
         raise UsageError("an unknown cast", field="cast", found=cast, expected=" or ".join(CASTS))
     folder = Path(folder).resolve()
+    family = family_of(folder)
     files = {part: weight_files(folder, part) for part in FAMILIES[family]}
-    stamp = _stamp(folder, cast, family, files)
+    # All configurations before the first weight: what is no generator of ours must not cost the hashing of one.
+    parts = {name: read_config(folder, name, part) for name, part in FAMILIES[family].items()}
+    stamp = _stamp(folder, cast, family, files, {name: graph for name, (graph, _) in parts.items()})
     name = hashlib.sha256(f"{folder}\n{cast}\n{family}".encode()).hexdigest()
     record_path = home() / "generators" / f"{name}.json"
     if trust_records and (record := _read_record(record_path, stamp)):
         return record
-    record = _hash(folder, cast, family)
+    record = _hash(folder, cast, family, parts)
     _write_record(record_path, stamp, record)
     return record
 
 
-def _hash(folder: Path, cast: str, family: str) -> GeneratorRecord:
-    parts, configs, sizes = {}, {}, {}
-    for part, graph in FAMILIES[family].items():
-        configs[part] = read_config(folder, part, graph)
+def _hash(folder: Path, cast: str, family: str, parts: dict[str, tuple[Graph, dict[str, Any]]]) -> GeneratorRecord:
+    digests, sizes = {}, {}
+    for part, (graph, config) in parts.items():
         rows, sizes[part] = [], 0
         for name, tensor in tensors(folder, part, graph, cast):
-            data = _little_endian(tensor)
-            rows.append(
-                [name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape), hashlib.sha256(data).digest()]
-            )
+            data = little_endian(tensor)
+            rows.append([name, *_kind(tensor), hashlib.sha256(data).digest()])
             sizes[part] += len(data)
         weights = hashlib.sha256(canonical.pack(sorted(rows, key=lambda row: row[0].encode()))).digest()
-        parts[part] = hashlib.sha256(
-            canonical.pack({"config": configs[part], "graph": graph.id, "weights": weights})
+        digests[part] = hashlib.sha256(
+            canonical.pack({"config": config, "graph": graph.id, "weights": weights})
         ).digest()
-    whole = hashlib.sha256(canonical.pack({"family": family, "parts": parts})).digest()
-    return GeneratorRecord(whole, family, parts, configs, sizes)
-
-
-def read_config(folder: Path, part: str, graph: Graph) -> dict[str, Any]:
-    """The resolved configuration of a part; GeneratorError if it cannot be read or used."""
-    path = folder / part / "config.json"
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise GeneratorError(f"cannot read the configuration of '{part}': {error}", file=str(path)) from error
-    if not isinstance(config, dict):
-        raise GeneratorError(f"the configuration of '{part}' is not a JSON object", file=str(path))
-    return resolve(graph, config, str(path))
-
-
-def weight_files(folder: Path, part: str) -> list[Path]:
-    """The safetensors files of a part: one file, else the shards of an index, else the float16 variant."""
-    stem = _STEMS.get(part, "diffusion_pytorch_model")
-    plain, index = folder / part / f"{stem}.safetensors", folder / part / f"{stem}.safetensors.index.json"
-    half = folder / part / f"{stem}.fp16.safetensors"
-    if plain.is_file():
-        return [plain]
-    if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise GeneratorError(f"cannot read the index of '{part}': {error}", file=str(index)) from error
-        if not all(isinstance(name, str) and Path(name).name == name for name in names):
-            raise GeneratorError("a shard outside its folder", file=str(index))
-        return [folder / part / name for name in names]
-    if half.is_file():
-        return [half]
-    raise MissingGeneratorError(
-        f"no safetensors weights of '{part}'",
-        file=str(plain),
-        hint="d3codec never reads pickled weights (.bin, .pt, .ckpt): they can run code.",
+    whole: dict[str, Any] = {"family": family, "parts": digests}
+    lora, outside = _hash_lora(folder, cast, family)
+    if lora is not None:
+        whole["lora"] = lora
+    id_ = hashlib.sha256(canonical.pack(whole)).digest()
+    return GeneratorRecord(
+        id_, family, digests, {part: config for part, (_, config) in parts.items()}, sizes, lora, outside
     )
 
 
-def tensors(folder: Path, part: str, graph: Graph, cast: str) -> Iterator[tuple[str, torch.Tensor]]:
-    """The parameters of a part after the cast, as (canonical name, tensor), one file after the other."""
-    torch = require_torch()
-    from safetensors import safe_open
-
-    seen: set[str] = set()
-    for path in weight_files(folder, part):
-        try:
-            with safe_open(path, framework="pt") as file:
-                for published in file.keys():  # noqa: SIM118 (a safe_open is no mapping)
-                    if (name := graph.tensor_name(published)) is None:
-                        continue
-                    if name in seen:
-                        raise GeneratorError("two tensors of one name", file=str(path), field=name)
-                    seen.add(name)
-                    yield name, _cast(file.get_tensor(published), cast, torch, path, name)
-        except GeneratorError:
-            raise
-        except Exception as error:  # safetensors raises its own, undocumented classes for damaged files
-            raise GeneratorError(f"cannot read the weights of '{part}': {error}", file=str(path)) from error
+def _hash_lora(folder: Path, cast: str, family: str) -> tuple[bytes | None, int]:
+    """Digest of the low-rank update of a folder (None without one) and the bytes of its tensors after the cast."""
+    rows, size = [], 0
+    for part, updates in read_lora(folder, family, cast).items():
+        for name, update in updates.items():
+            row: list[Any] = [part, name, update.alpha]
+            for tensor in (update.down, update.up):
+                data = little_endian(tensor)
+                row += [*_kind(tensor), hashlib.sha256(data).digest()]
+                size += len(data)
+            rows.append(row)
+            size += update.alpha_bytes
+    if not rows:
+        return None, 0
+    rows.sort(key=lambda row: (row[0].encode(), row[1].encode()))
+    return hashlib.sha256(canonical.pack(rows)).digest(), size
 
 
-def _cast(tensor: torch.Tensor, cast: str, torch: Any, path: Path, name: str) -> torch.Tensor:
-    if cast == "f16" and tensor.is_floating_point() and tensor.dtype != torch.float16:
-        tensor = tensor.to(torch.float16)
-        if not torch.isfinite(tensor).all():
-            raise GeneratorError(
-                "a weight is beyond the range of float16, so the cast f16 cannot be used", file=str(path), field=name
-            )
-    return tensor
-
-
-def _little_endian(tensor: torch.Tensor) -> bytes:
-    import torch
-
-    # A view as bytes: numpy has no bfloat16. Sized dimension first, since a scalar cannot be viewed as bytes.
-    array = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-    if sys.byteorder == "big":
-        array = array.reshape(-1, tensor.element_size())[:, ::-1]
-    return array.tobytes()
+def _kind(tensor: torch.Tensor) -> tuple[str, list[int]]:
+    return str(tensor.dtype).removeprefix("torch."), list(tensor.shape)
 
 
 # ---------------------------------------------------------------------------------------------------- records
 
 
-def _stamp(folder: Path, cast: str, family: str, files: dict[str, list[Path]]) -> dict[str, Any]:
+def _stamp(
+    folder: Path, cast: str, family: str, files: dict[str, list[Path]], graphs: dict[str, Graph]
+) -> dict[str, Any]:
     """What must be unchanged for a record to hold: the files, and what the registry says about them."""
+    paths = [path for part, weights in sorted(files.items()) for path in [folder / part / "config.json", *weights]]
+    if (lora := folder / LORA_FILE).is_file():
+        paths.append(lora)
     rows = []
-    for part, weights in sorted(files.items()):
-        for path in [folder / part / "config.json", *weights]:
-            try:
-                status = path.stat()
-            except OSError as error:
-                raise GeneratorError(f"cannot read a file of '{part}': {error}", file=str(path)) from error
-            rows.append([path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns])
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise GeneratorError(f"cannot read a file of '{path.parent.name}': {error}", file=str(path)) from error
+        rows.append([path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns])
     return {
         "version": _RECORD_VERSION,
         "folder": str(folder),
         "cast": cast,
         "family": family,
         "files": rows,
-        "graphs": {part: graph.digest() for part, graph in FAMILIES[family].items()},
+        "graphs": {part: graph.digest() for part, graph in graphs.items()},
     }
 
 
@@ -231,6 +179,8 @@ def _read_record(path: Path, stamp: dict[str, Any]) -> GeneratorRecord | None:
             {part: bytes.fromhex(digest) for part, digest in value["parts"].items()},
             value["configs"],
             value["bytes_by_part"],
+            None if value["lora"] is None else bytes.fromhex(value["lora"]),
+            value["outside_bytes"],
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # a record only saves time: whatever is wrong with it, the weights are hashed again
@@ -244,6 +194,8 @@ def _write_record(path: Path, stamp: dict[str, Any], record: GeneratorRecord) ->
         "parts": {part: digest.hex() for part, digest in record.parts.items()},
         "configs": record.configs,
         "bytes_by_part": record.bytes_by_part,
+        "lora": None if record.lora is None else record.lora.hex(),
+        "outside_bytes": record.outside_bytes,
     }
     with suppress(OSError, OutputError):  # a read-only home costs time, not correctness
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -259,8 +211,8 @@ def find_generator(
     """The folder whose generator id is `generator_id`.
 
     Arguments:
-        given: a folder, or a Hugging Face repository ("owner/name") of the local cache; None searches the package
-            and the local Hugging Face cache.
+        given: a folder, or a Hugging Face repository ("owner/name") or a ready configuration ("sd-1.5") whose weights
+            lie in the local cache; None searches the package and the local Hugging Face cache.
         trust_records: as in `describe`.
 
     Raises:
@@ -275,25 +227,16 @@ def find_generator(
         ):  # a folder that is no generator of ours is not the one that is sought
             if describe(folder, cast, trust_records=trust_records).id == generator_id:
                 return folder
+    known = [one for one in ready.configurations() if one.ids.get(cast) == generator_id.hex()]
     raise MissingGeneratorError(
         "the weights of the generator are neither in the package nor in the local Hugging Face cache",
         expected=generator_id.hex(),
-        hint="Name their folder or their cached repository with --generator (generator= in Python).",
+        hint=f"They are those of {known[0].title}: d3codec generators fetch {known[0].name}" if known else _ELSEWHERE,
     )
 
 
 def _given(generator_id: bytes, cast: str, given: str | Path, trust_records: bool) -> Path:
-    path = Path(given).expanduser()
-    folders = [path] if path.is_dir() else list(cached_snapshots(str(given)))
-    if not folders:
-        hint = f"To fetch it first: hf download {given}" if _is_repository(given) else "Check the path."
-        raise MissingGeneratorError(
-            "neither a folder nor a repository in the local Hugging Face cache",
-            field="generator",
-            found=str(given),
-            hint=hint,
-        )
-    found = ""
+    folders, found = require_folders(given), ""
     for folder in folders:
         record = describe(folder, cast, trust_records=trust_records)
         if record.id == generator_id:
@@ -304,28 +247,60 @@ def _given(generator_id: bytes, cast: str, given: str | Path, trust_records: boo
     )
 
 
+def folders_of(name: str | Path) -> list[Path]:
+    """What a name means on this machine: the folder itself, else the cached snapshots of a ready configuration's
+    repositories or of a repository."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return [path]
+    known = ready.find(str(name))
+    repositories = (known.repository, *known.also) if known else (str(name),)
+    return [folder for repository in repositories for folder in cached_snapshots(repository)]
+
+
+def require_folders(name: str | Path) -> list[Path]:
+    """`folders_of` a name, at least one; MissingGeneratorError that says how to get one."""
+    if folders := folders_of(name):
+        return folders
+    fetchable = ready.find(str(name)) or _is_repository(name)
+    raise MissingGeneratorError(
+        "neither a folder nor a repository in the local Hugging Face cache",
+        field="generator",
+        found=str(name),
+        hint=f"To fetch it first: d3codec generators fetch {name}" if fetchable else "Check the path.",
+    )
+
+
+def repository_of(folder: Path) -> str | None:
+    """The repository ("owner/name") that a folder is a cached snapshot of, None elsewhere."""
+    model = folder.absolute().parents[1:2]
+    if not model or folder.absolute().parent.name != "snapshots" or not model[0].name.startswith("models--"):
+        return None
+    return model[0].name.removeprefix("models--").replace("--", "/", 1)
+
+
 def _is_repository(name: str | Path) -> bool:
     pieces = str(name).split("/")
     return len(pieces) == 2 and all(piece and not piece.startswith(".") for piece in pieces)
 
 
 def cached_snapshots(repository: str | None = None) -> Iterator[Path]:
-    """Snapshots of the family in the local Hugging Face cache, in order of name; of one repository if
-    named."""
+    """Snapshots of pipelines in the local Hugging Face cache, in order of name: all of one repository if it is
+    named, else those that have the parts of a family."""
     if repository is not None and not _is_repository(repository):
         return
     pattern = "models--*" if repository is None else "models--" + repository.replace("/", "--")
-    for model in sorted(_hub_cache().glob(pattern)):
+    for model in sorted(hub_cache().glob(pattern)):
         for index in sorted(model.glob("snapshots/*/model_index.json")):
-            try:
-                name = json.loads(index.read_text("utf-8")).get("_class_name", "")
-            except (OSError, ValueError, AttributeError):
-                continue
-            if isinstance(name, str) and name.startswith("StableDiffusion"):
+            if repository is not None or _has_parts(index.parent):
                 yield index.parent
 
 
-def _hub_cache() -> Path:
+def _has_parts(folder: Path) -> bool:
+    return any(all((folder / part).is_dir() for part in parts) for parts in FAMILIES.values())
+
+
+def hub_cache() -> Path:
     """Where Hugging Face keeps downloads: HF_HUB_CACHE, HF_HOME/hub or the user's cache (huggingface_hub's
     rule)."""
     if given := os.environ.get("HF_HUB_CACHE"):

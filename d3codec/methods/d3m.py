@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,10 +18,12 @@ import numpy as np
 from d3codec.conditioning import delta
 from d3codec.decoder.cache import UnitCache
 from d3codec.decoder.digests import image_digest, pixel_digest
-from d3codec.decoder.plan import UNIT_IMAGES, Unit, unit_at
+from d3codec.decoder.plan import UNIT_IMAGES, Unit, sources_of, unit_at
+from d3codec.decoder.precision import round_levels
 from d3codec.decoder.schedules import alpha_bars
 from d3codec.encoder import pack
 from d3codec.encoder.collage import make_collages
+from d3codec.encoder.exact import boundary_values, check_noise, decode_noise, probes
 from d3codec.encoder.invert import Inversion, encode_collages, invert
 from d3codec.encoder.relabel import agreement, divergence, label_patches
 from d3codec.encoder.report import EncodeReport, loss_curve
@@ -35,7 +37,9 @@ from d3codec.methods.prepare import Job, Options, check_output, prepare
 from d3codec.sources import OnError, Source
 
 if TYPE_CHECKING:
+    from d3codec.decoder.render import Renderer
     from d3codec.encoder.relabel import Teacher
+    from d3codec.generators.condition import Generator
 
 LABEL_UNITS = 32  # units of decoded images whose patches are labelled and kept together
 
@@ -47,6 +51,7 @@ def encode(
     output: str | Path,
     *,
     method: Literal["d3m"] = "d3m",
+    profile: Literal["exact", "exact-fixed", "reproducible"] = "exact",
     generator: str | Path | None = None,
     teacher: Teacher | str | Path,
     ipc: int,
@@ -88,8 +93,10 @@ def encode(
         images: what `d3codec.sources.read_images` takes: a folder, a parquet file, `digits:train`, arrays.
         output: path of the file; an older `.d3m` there is replaced at the end.
         method: only `d3m` in this version.
-        generator: folder or cached Hugging Face repository of a Stable Diffusion pipeline; None: the bundled
-            one.
+        profile: what the file promises about its pixels: `exact` and `exact-fixed` the same on every machine,
+            `reproducible` (a third of the work) only under one fingerprint.
+        generator: folder of a Stable Diffusion pipeline, or the ready configuration ("sd-1.5") or repository of one in
+            the Hugging Face cache; None: the bundled one.
         teacher: a function uint8 (N, H, W, 3) -> logits (N, classes), or what
             `training.teachers.load_teacher` takes.
         ipc: images (collages) a class of the distilled set.
@@ -128,12 +135,14 @@ def encode(
         ImagesError, TeacherError, GeneratorError, MissingGeneratorError, UsageError: what was given cannot
             be used; raised before any long work.
         OutputError: the output or the work folder cannot be written.
+        PixelsError: the generator's decode is too noisy for the profile `exact`, or not finite.
     """
     from d3codec.decoder.precision import settings
 
     check_output(output, report)
     options = Options(
         method=method,
+        profile=profile,
         ipc=ipc,
         grid=grid,
         template=template,
@@ -180,13 +189,13 @@ def _run(job: Job, state: WorkFolder, output: Path, save_seconds: float, progres
     inversion = _invert(job, state, latents, save_seconds, progress)
     rows = delta.encode(inversion.deltas, job.options.bits)
     units = UnitCache(state.path / "units", "encode")
-    _decode(job, state, rows, units, progress)
+    decoded = _decode(job, state, rows, units, progress)
     labelled = _relabel(job, state, units, progress)
     with state.clock("pack"):
-        data = _pack(job, rows, labelled)
+        data = _pack(job, rows, decoded, labelled)
         save_atomically(output, data)
     progress("pack", 1, 1)
-    return _report(job, output, data, inversion, labelled, state.seconds)
+    return _report(job, output, data, inversion, decoded, labelled, state.seconds)
 
 
 # ------------------------------------------------------------------------------------------------ stages
@@ -257,16 +266,63 @@ def _units(job: Job) -> list[Unit]:
     return [unit_at(0, number, job.options.ipc, job.classes) for number in range(-(-images // UNIT_IMAGES))]
 
 
-def _decode(job: Job, state: WorkFolder, rows: bytes, cache: UnitCache, progress: Progress) -> None:
-    from d3codec.decoder.render import Renderer
+@dataclass(frozen=True)
+class _Decoded:
+    """Of the profile `exact`: noise of the decode in levels, values near a rounding boundary (places, levels)."""
 
-    renderer = Renderer(job.group, rows, job.generator, "reproducible", job.classes)
+    noise: float | None = None
+    places: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    levels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
+
+
+def _decode(job: Job, state: WorkFolder, rows: bytes, cache: UnitCache, progress: Progress) -> _Decoded:
     units = _units(job)
+    renderer = _renderer(job, rows)
+    exact = job.options.profile == "exact"
+    noise = _measure(job, state, renderer, progress) if exact else None
+    near: list[dict[str, np.ndarray]] = []
     with state.clock("decode"):
         for number, unit in enumerate(units):
             if cache.get(unit) is None:
-                cache.put(unit, renderer.render(unit))
+                sources = sources_of(unit, 1)
+                levels = renderer.levels(sources)
+                if exact and len(found := boundary_values(levels)):
+                    # Kept before the pixels: a unit in the cache has all its values listed.
+                    first = (sources[0][0] * job.options.ipc + sources[0][1]) * levels[0].size
+                    state.save(
+                        f"near-{number:06d}", places=found + first, levels=round_levels(levels.reshape(-1)[found])
+                    )
+                cache.put(unit, round_levels(levels))
+            if exact and (saved := state.load(f"near-{number:06d}")) is not None:
+                near.append(saved)
             progress("decode", number + 1, len(units))
+    if not near:
+        return _Decoded(noise)
+    return _Decoded(noise, *(np.concatenate([part[name] for part in near]) for name in ("places", "levels")))
+
+
+def _renderer(job: Job, rows: bytes) -> Renderer:
+    from d3codec.decoder.precision import compute_dtype
+    from d3codec.decoder.render import Renderer
+    from d3codec.generators.load import load_generator
+
+    dtype = compute_dtype(job.options.profile)
+    generator: Generator = job.generator
+    if dtype != generator.dtype:
+        generator = load_generator(generator.folder, cast=job.options.cast, dtype=dtype, device=job.device)
+    return Renderer(job.group, rows, generator, job.options.profile, job.classes)
+
+
+def _measure(job: Job, state: WorkFolder, renderer: Renderer, progress: Progress) -> float:
+    with state.clock("measure"):
+        if (saved := state.load("noise")) is None:
+            progress("measure", 0, 1)
+            noise = decode_noise(renderer, probes(job.classes, job.options.ipc))
+            saved = {"noise": np.array(noise)}
+            state.save("noise", **saved)
+        check_noise(float(saved["noise"]))
+        progress("measure", 1, 1)
+    return float(saved["noise"])
 
 
 @dataclass(frozen=True)
@@ -316,16 +372,12 @@ def _group_and_labels(job: Job, labelled: _Labelled) -> tuple[Group, bytes | Non
     return pack.with_labels(job.group, labelled.logits, job.options.label_step)
 
 
-def _pack(job: Job, rows: bytes, labelled: _Labelled) -> bytes:
+def _pack(job: Job, rows: bytes, decoded: _Decoded, labelled: _Labelled) -> bytes:
     options = job.options
     group, labels = _group_and_labels(job, labelled)
-    about = About(
-        method=options.method,
-        licence=options.licence,
-        source=options.source,
-        fingerprint=job.fingerprint,
-        pixels=pixel_digest(labelled.digests),
-    )
+    about = About(method=options.method, licence=options.licence, source=options.source)
+    digest = pixel_digest(labelled.digests)
+    pixels = pack.Pixels(options.profile, digest, job.fingerprint, (decoded.places, decoded.levels))
     return pack.pack_file(
         job.class_section,
         options.authority,
@@ -333,13 +385,20 @@ def _pack(job: Job, rows: bytes, labelled: _Labelled) -> bytes:
         group,
         rows,
         labels,
+        pixels,
         about,
         pack.leaf_section(labelled.digests, options.leaf_bytes),
     )
 
 
 def _report(
-    job: Job, output: Path, data: bytes, inversion: Inversion, labelled: _Labelled, seconds: dict[str, float]
+    job: Job,
+    output: Path,
+    data: bytes,
+    inversion: Inversion,
+    decoded: _Decoded,
+    labelled: _Labelled,
+    seconds: dict[str, float],
 ) -> EncodeReport:
     file = D3MFile.open(data)
     labels = file.content.groups[0].labels
@@ -354,6 +413,9 @@ def _report(
     return EncodeReport(
         output=str(output),
         method=job.options.method,
+        profile=job.options.profile,
+        decode_noise_levels=decoded.noise,
+        corrections=len(decoded.places),
         content_id=file.content_id,
         bytes_total=len(data),
         head_bytes=file.head_bytes,

@@ -21,13 +21,17 @@ from d3codec.errors import GeneratorError, ImagesError, ManifestError, MissingGe
 from d3codec.format import limits
 from d3codec.format.manifest import About, Classes, Group
 from d3codec.format.save import check_writable
+from d3codec.generators import ready
 from d3codec.sources import LabelledImages, OnError, Source, read_images, require_classes
 
 if TYPE_CHECKING:
+    from d3codec.generators.ready import ReadyConfiguration
     from d3codec.generators.stable_diffusion import StableDiffusion
     from d3codec.generators.weights import GeneratorRecord
 
 IMAGES_A_CLASS_AND_STEP = 6  # of inversion
+FAMILY = "stable-diffusion"  # of the generators that the method d3m learns prompts for
+FILE_PROFILES = ("exact", "exact-fixed", "reproducible")
 PACKING = ("labels", "label_step", "leaf_bytes", "licence", "source", "class_ids", "authority")
 """Options that only the last stage reads: unfinished work is good for any of their values."""
 
@@ -37,6 +41,7 @@ class Options:
     """The arguments of `methods.d3m.encode` that decide the file. None: not given (see there)."""
 
     method: str
+    profile: str
     ipc: int
     grid: int | None
     template: str | None
@@ -115,6 +120,7 @@ def prepare(
 ) -> Job:
     """Load and check everything. Raises as `methods.d3m.encode` says."""
     from d3codec.decoder.precision import choose_device, compute_dtype, fingerprint
+    from d3codec.generators.load import load_generator
     from d3codec.generators.stable_diffusion import StableDiffusion
     from d3codec.generators.weights import describe
 
@@ -125,10 +131,12 @@ def prepare(
     require_classes(read)
     asked, teacher_name = _load_teacher(teacher, read.class_names)
     folder = _generator_folder(generator)
+    known = known_configuration(folder)
     record = describe(folder, options.cast)
-    network = StableDiffusion.load(folder, cast=options.cast, dtype=compute_dtype("reproducible"), device=chosen)
-    options = with_hints(options, network)
-    group, prompt = _group(options, network, record.id)
+    network = load_generator(folder, cast=options.cast, dtype=compute_dtype("reproducible"), device=chosen)
+    assert isinstance(network, StableDiffusion)  # by its family
+    options = with_hints(options, network, known)
+    group, prompt = _group(options, network, record.id, known)
     job = Job(
         options,
         read,
@@ -171,6 +179,7 @@ def _check_numbers(options: Options) -> None:
     low, high = options.crop_scale
     tests: list[tuple[str, bool, str]] = [
         ("method", options.method == "d3m", "d3m"),
+        ("profile", options.profile in FILE_PROFILES, ", ".join(FILE_PROFILES)),
         ("ipc", 1 <= options.ipc <= limits.IMAGES_PER_CLASS, f"1 to {limits.IMAGES_PER_CLASS}"),
         ("grid", options.grid is None or 1 <= options.grid <= 64, "1 to 64"),
         ("cast", options.cast in ("f16", "stored"), "f16 or stored"),
@@ -221,7 +230,9 @@ def _load_teacher(teacher: Teacher | str | Path, class_names: Sequence[str]) -> 
 
 
 def _generator_folder(generator: str | Path | None) -> Path:
-    from d3codec.generators.weights import bundled_generator, cached_snapshots
+    """The folder of a generator that this method can use; refused before its weights are read."""
+    from d3codec.generators.files import family_of
+    from d3codec.generators.weights import bundled_generator, require_folders
 
     if generator is None:
         folder = bundled_generator()
@@ -230,16 +241,10 @@ def _generator_folder(generator: str | Path | None) -> Path:
                 "this installation has no bundled generator", hint="name one with --generator (generator= in Python)"
             )
         return folder
-    if Path(generator).is_dir():
-        return Path(generator)
-    snapshots = list(cached_snapshots(str(generator)))
-    if not snapshots:
-        raise MissingGeneratorError(
-            "neither a folder nor a repository in the local Hugging Face cache",
-            field="generator",
-            found=str(generator),
-            hint="check the path or fetch it first",
-        )
+    named = None if Path(generator).expanduser().is_dir() else ready.find(str(generator))
+    if named is not None:  # before it says what to fetch
+        _check_family(named.family, str(generator))
+    snapshots = require_folders(generator)
     if len(snapshots) > 1:
         raise GeneratorError(
             "several snapshots of this repository are in the cache",
@@ -247,12 +252,34 @@ def _generator_folder(generator: str | Path | None) -> Path:
             found=", ".join(str(path) for path in snapshots),
             hint="name the folder of one of them",
         )
+    _check_family(family_of(snapshots[0]), str(snapshots[0]))
     return snapshots[0]
 
 
-def with_hints(options: Options, generator: StableDiffusion) -> Options:
-    """The options, gaps filled from the generator's hints (`encoding.json`), else by default."""
-    hints = generator.encoding_hints()
+def _check_family(family: str, where: str) -> None:
+    if family != FAMILY:
+        raise GeneratorError(
+            f"the method d3m learns prompts for generators of the family {FAMILY}",
+            file=where,
+            found=family,
+            expected=FAMILY,
+        )
+
+
+def known_configuration(folder: Path) -> ReadyConfiguration | None:
+    """The ready configuration of a folder in the Hugging Face cache; None for a folder with hints of its own."""
+    from d3codec.generators.weights import repository_of
+
+    repository = repository_of(folder)
+    if repository is None or (folder / "encoding.json").is_file():
+        return None
+    return ready.find(repository)
+
+
+def with_hints(options: Options, generator: StableDiffusion, known: ReadyConfiguration | None = None) -> Options:
+    """The options, gaps filled from the generator's hints (`encoding.json`, else those of its ready configuration),
+    else by default."""
+    hints = generator.encoding_hints() if known is None else known.hints
     filled: dict[str, Any] = {}
     for field, hint, default in (
         ("grid", "grid", 2),
@@ -286,7 +313,9 @@ def _factor(generator: StableDiffusion) -> int:
     return size // generator.latent_shape(size, size)[1]
 
 
-def _group(options: Options, generator: StableDiffusion, generator_id: bytes) -> tuple[Group, Prompt]:
+def _group(
+    options: Options, generator: StableDiffusion, generator_id: bytes, known: ReadyConfiguration | None
+) -> tuple[Group, Prompt]:
     grid, resolution = options.grid or 0, options.resolution or 0
     multiple = grid * _factor(generator)
     if not 0 < resolution <= limits.SIDE or resolution % multiple:
@@ -296,14 +325,17 @@ def _group(options: Options, generator: StableDiffusion, generator_id: bytes) ->
             found=resolution,
             expected=f"a multiple of {multiple} (grid {grid} x autoencoder {multiple // grid}), at most {limits.SIDE}",
         )
-    if generator.width > limits.WIDTH:
+    if generator.text_widths[0] > limits.WIDTH:
         raise GeneratorError(
             "its token embeddings are wider than a file can hold",
             field="width",
-            found=generator.width,
+            found=generator.text_widths[0],
             expected=f"at most {limits.WIDTH}",
         )
-    recipe = pack.read_recipe(generator.folder, options.guidance or 0.0, options.steps or 0)
+    guidance, steps = options.guidance or 0.0, options.steps or 0
+    recipe = None if known is None else pack.ready_recipe(known, guidance, steps)
+    if recipe is None:
+        recipe = pack.read_recipe(generator.folder, guidance, steps)
     prompt = read_prompt(generator, options.template or "", options.initial_token or "")
     return pack.delta_group(
         prompt,

@@ -22,7 +22,7 @@ from d3codec.dataset import Dataset, load
 from d3codec.encoder.pack import class_words, repack_hard
 from d3codec.encoder.select import select_class
 from d3codec.format.file import D3MFile
-from d3codec.generators.stable_diffusion import StableDiffusion
+from d3codec.generators.load import load_generator
 from d3codec.generators.weights import find_generator
 from d3codec.grid import cut
 from d3codec.sources import LabelledImages
@@ -127,7 +127,7 @@ def generated_arms(file: str | Path, generator: str | Path | None, seeds: int, p
     soft = dataset.labels.probabilities().reshape(len(patches), -1)
     with TemporaryDirectory() as scratch:
         words = Path(scratch) / "class-words.d3m"
-        words.write_bytes(class_words(file, StableDiffusion.load(folder, cast=group.cast)))
+        words.write_bytes(class_words(file, load_generator(folder, cast=group.cast)))
         named, named_labels = labelled_patches(load(words), folder, progress)
         words_bytes = words.stat().st_size
     return [

@@ -94,6 +94,47 @@ def test_a_fast_decode(tiny, here, tmp_path):
     assert facts["images"] == 3
 
 
+@pytest.mark.parametrize("format", ["webdataset", "parquet"])
+def test_outputs_for_other_tools(tiny, here, tmp_path, format):
+    facts = answer("decode", tiny.file, "-o", tmp_path / "out", "--format", format, *here, "-q")
+    assert (facts["images"], facts["format"]) == (15, format)
+    assert json.loads((tmp_path / "out" / "decode.json").read_text())["finished"] is True
+
+
+def test_shards_and_their_join(tiny, here, tmp_path):
+    call("decode", tiny.file, "-o", tmp_path / "whole", *here, "-q")
+    parts = [tmp_path / f"part{number}" for number in range(2)]
+    for number, part in enumerate(parts):
+        facts = answer("decode", tiny.file, "-o", part, "--shard", f"{number}/2", *here, "-q")
+        assert (facts["shard"], facts["images"]) == (f"{number}/2", (8, 7)[number])
+    assert answer("join", *parts, "-o", tmp_path / "joined", "-q")["pixels"] == "proved"
+    for path in (tmp_path / "whole").rglob("*.*"):
+        assert path.read_bytes() == (tmp_path / "joined" / path.relative_to(tmp_path / "whole")).read_bytes()
+
+
+def test_a_dry_run(tiny, here, tmp_path):
+    facts = answer("decode", tiny.file, "--dry-run", *here, "-q")
+    assert (facts["images"], facts["units"], facts["probe_images"], facts["refused"]) == (15, 2, 8, None)
+    assert facts["hours"] > 0
+    result = call("decode", tiny.file, "--dry-run", "--format", "npz", "-o", tmp_path / "out", *here)
+    assert result.exit_code == 0
+    assert "15 in 2 units, 1 of them in the cache" in result.stdout
+    assert "as npz" in result.stdout
+    assert "CPU hours" in result.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_much_work_needs_a_yes(tiny, tmp_path):
+    many = bare_file(tmp_path / "many.d3m", ipc=40_000, labels="h")
+    facts = answer("decode", many, "-o", tmp_path / "out", code=2)
+    assert (facts["field"], facts["found"], facts["expected"]) == ("budget", "120,000", "at most 100,000")
+    assert "--yes" in facts["hint"]
+    assert answer("decode", many, "--dry-run")["refused"].startswith(str(many))
+    assert "refused" in call("decode", many, "--dry-run").stdout
+    assert answer("decode", many, "-o", tmp_path / "out", "--yes", code=4)["error"] == "E_MISSING_GENERATOR"
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(("classes", "positions"), [("two", [2]), ("1", [1]), ("0, n2", [0, 1]), ("one,zero", [0, 1])])
 def test_names_and_ids_come_before_positions(tmp_path, classes, positions):
     from d3codec.cli.decode import class_positions
@@ -119,6 +160,10 @@ def test_names_and_ids_come_before_positions(tmp_path, classes, positions):
         (["-o", "/proc/no/out"], 1, "/proc/no"),
         (["--contact-sheet", "full"], 1, "full"),
         (["-o", "out", "--generator", "nowhere"], 4, "nowhere"),
+        (["-o", "out", "--shard", "2/2"], 2, "counts from 0"),
+        (["-o", "out", "--shard", "0/2", "--format", "npz"], 2, "a folder of pictures"),
+        (["-o", "out", "--processes", "0"], 2, "--processes"),
+        (["--dry-run", "--contact-sheet", "sheet.png"], 2, "--dry-run"),
     ],
 )
 def test_what_cannot_be_done_is_told(tiny, tmp_path, monkeypatch, arguments, code, message):
@@ -156,7 +201,7 @@ def test_ctrl_c_leaves_a_folder_that_the_next_run_finishes(tiny, tmp_path):
     """A real process, a real SIGINT in the middle."""
     file = make_file(tmp_path / "long.d3m", tiny.pipeline, ipc=100, steps=4, labels="h", pixels=False)
     out = tmp_path / "out"
-    arguments = ["decode", file, "-o", out, "--generator", tiny.pipeline, "--device", "cpu"]
+    arguments = ["decode", file, "-o", out, "--generator", tiny.pipeline, "--device", "cpu", "--processes", "1"]
     process = subprocess.Popen(
         [*COMMAND, *map(str, arguments)],
         text=True,

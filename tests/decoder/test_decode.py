@@ -21,7 +21,7 @@ from tiny_pipeline import make_file, make_group, make_pipeline
 from d3codec.decoder.decode import contact_sheet, decode, decoded_units
 from d3codec.decoder.plan import Plan
 from d3codec.decoder.writers import SHEET_BYTES
-from d3codec.errors import MissingGeneratorError, OutputError, UsageError
+from d3codec.errors import MissingGeneratorError, OutputError, PixelsError, UsageError
 from d3codec.format.file import ContentDraft, D3MFile, write_d3m
 from d3codec.format.manifest import Classes
 from d3codec.format.sections import ClassRecord, pack_classes
@@ -60,7 +60,8 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 def units_of(home: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in home.glob("decoded/*/*/*.unit")}
+    """Units of the cache; a file that is written again has another number."""
+    return {path: path.stat().st_ino for path in home.glob("decoded/*/*/*.unit")}
 
 
 # ---------------------------------------------------------------------------------------------- outputs
@@ -91,6 +92,7 @@ def test_a_folder_by_numbers(made, tmp_path):
         "output": "",
         "fingerprint": notes["fingerprint"],
         "format": "imagefolder",
+        "shard": None,
         "contact_sheet": None,
     }
 
@@ -195,6 +197,31 @@ def test_words_and_groups(made, tmp_path):
     assert loads == [("load generator", 0, 1), ("load generator", 1, 1)], "the networks are loaded once"
     with pytest.raises(UsageError, match="imagefolder"):
         decode(tmp_path / "two.d3m", tmp_path / "out.npz", format="npz", generator=pipeline)
+
+
+@pytest.mark.parametrize("profile", ["exact", "exact-fixed"])
+def test_an_exact_file_is_proved_by_its_decode(made, tmp_path, profile):
+    """And its folder names no machine. A file with another digest is decoded in part, but not as a whole."""
+    _, pipeline, _ = made
+    path = make_file(tmp_path / "set.d3m", pipeline, profile=profile, leaf_bytes=0)
+    report = decode(path, tmp_path / "out", generator=pipeline)
+    notes = json.loads((tmp_path / "out" / "decode.json").read_text())
+    assert (notes["profile"], notes["fingerprint"], notes["finished"]) == (profile, None, True)
+    assert report.fingerprint
+    file = D3MFile.open(path)
+    promise = file.content.profile.model_copy(update={"pixels": bytes(32)})
+    sections = {
+        ("cls", None): file.section("cls"),
+        ("emb", 0): file.section("emb", 0),
+        ("lab", 0): file.section("lab", 0),
+    }
+    if getattr(promise, "corrections", 0):
+        sections["fix", None] = file.section("fix")
+    path.write_bytes(write_d3m(ContentDraft(file.content.classes, file.content.groups, promise), sections))
+    assert decode(path, tmp_path / "part", generator=pipeline, limit=1).images == 3
+    with pytest.raises(PixelsError, match="promises"):
+        decode(path, tmp_path / "whole", generator=pipeline)
+    assert json.loads((tmp_path / "whole" / "decode.json").read_text())["finished"] is False
 
 
 # ---------------------------------------------------------------------------------------------- cache,
@@ -464,9 +491,10 @@ def test_decoder_modules_are_importable_without_torch():
     """And say which extra is missing when they are used."""
     script = (
         "import sys; sys.modules['torch'] = None\n"
-        "import d3codec.decoder.decode as d, d3codec.decoder.verify, d3codec.decoder.render\n"
+        "import d3codec.decoder.decode, d3codec.decoder.verify, d3codec.decoder.render, d3codec.decoder.helper\n"
+        "from d3codec.decoder.precision import choose_device\n"
         "from d3codec.errors import MissingExtraError\n"
-        "try: d.choose_device('auto')\n"
+        "try: choose_device('auto')\n"
         "except MissingExtraError as error: print(error.extra, error.exit_code)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

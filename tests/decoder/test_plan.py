@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 from tiny_pipeline import make_group
 
-from d3codec.decoder.plan import Plan, Unit, unit_at
+from d3codec.decoder.plan import Plan, Unit, corrections_by_source, sources_of, unit_at
 from d3codec.errors import UsageError
-from d3codec.format.manifest import Classes, Content, SectionEntry
+from d3codec.format.manifest import REPRODUCIBLE, Classes, Content, GddAugmentation, Images, part_count
 
 
 def content(classes: int, *counts: int) -> Content:
@@ -17,11 +18,13 @@ def content(classes: int, *counts: int) -> Content:
     groups = tuple(
         make_group(None, classes=1, ipc=count, labels="h", kind="words", generator=bytes(32))[0] for count in counts
     )
+    parts = 1 + sum(part_count(classes, 4) for _ in groups)  # two words a row
     return Content(
         classes=Classes(authority="none", count=classes),
         groups=groups,
-        digests=bytes(32),
-        sections=(SectionEntry(name="cls", group=None, raw_lengths=(1,)),),
+        digests=bytes(32) if 4 * classes * len(groups) < 60_000 else (bytes(32),) * parts,
+        profile=REPRODUCIBLE,
+        lengths=(1,) * 1,
     )
 
 
@@ -73,6 +76,45 @@ def test_a_large_dataset_is_not_walked_through():
 
 def test_the_last_unit_may_be_short():
     assert unit_at(0, 1, 3, 3) == Unit(0, 1, (2,), (2,))
+
+
+def with_copies(data: Content, group: int, copies: int) -> Content:
+    """The dataset, so many augmented copies beside each source of a group."""
+    groups = list(data.groups)
+    old = groups[group].images
+    images = Images(
+        grid=old.grid, count=old.count * (copies + 1), size=old.size, augmentation=GddAugmentation(copies=copies)
+    )
+    groups[group] = groups[group].model_copy(update={"images": images})
+    return data.model_copy(update={"groups": tuple(groups)})
+
+
+def test_a_unit_has_eight_sources_with_all_their_copies():
+    plan = Plan.of(with_copies(content(2, 5), 0, 2))
+    assert [len(unit.classes) for unit in plan.units] == [24, 6]
+    assert plan.units[0].indices[12:18] == (12, 13, 14, 0, 1, 2)
+    assert plan.units[0].classes[12:18] == (0, 0, 0, 1, 1, 1)
+    assert sources_of(plan.units[0], 3) == [(0, 0), (0, 1), (0, 2), (0, 3), (0, 4), (1, 0), (1, 1), (1, 2)]
+    assert len(plan.images) == 30
+    assert Plan.of(with_copies(content(2, 5), 0, 2), classes=[1], limit=10).units == plan.units
+
+
+def test_corrections_find_their_image():
+    data = with_copies(content(3, 2, 1), 0, 1)
+    size = 8 * 8 * 3
+    order = [
+        (class_, group, source) for class_ in range(3) for group, count in ((0, 2), (1, 1)) for source in range(count)
+    ]
+    positions = np.array([0, 5, size - 1, 2 * size + 7, 4 * size, 9 * size - 1])
+    found = corrections_by_source(data, positions, np.arange(6, dtype=np.uint8))
+    listed = []
+    for group, images in found.items():
+        for (class_, source), (places, levels) in images.items():
+            listed += [
+                (order.index((class_, group, source)) * size + place, level)
+                for place, level in zip(places.tolist(), levels.tolist(), strict=True)
+            ]
+    assert sorted(listed) == list(zip(positions.tolist(), range(6), strict=True))
 
 
 @pytest.mark.parametrize("asked", [{"classes": [3]}, {"classes": [-1]}, {"classes": []}, {"limit": 0}, {"groups": [1]}])

@@ -14,7 +14,7 @@ from d3codec.decoder.plan import Unit, unit_at
 from d3codec.decoder.precision import settings
 from d3codec.decoder.render import Renderer
 from d3codec.errors import GeneratorError, ManifestError, PixelsError, UsageError
-from d3codec.format.manifest import Recipe
+from d3codec.format.manifest import DdimRecipe
 from d3codec.generators.stable_diffusion import StableDiffusion
 from d3codec.noise import normals
 
@@ -65,7 +65,7 @@ def stock_images(stock, group, data, guidance):
     if conditioning.kind == "words":
         ids[:, slots] = torch.from_numpy(words.decode(data, CLASSES, len(slots)).astype(np.int64))[list(UNIT.classes)]
     else:
-        vectors = delta.decode(data, CLASSES, len(slots), WIDTH, conditioning.bits)
+        (vectors,) = delta.decode(data, CLASSES, len(slots), (WIDTH,), conditioning.bits)
         vectors = torch.from_numpy(vectors) + table[conditioning.initial_token].double()
         encoder.get_input_embeddings().weight.data = torch.cat([table, vectors.reshape(-1, WIDTH).float()])
         ids[:, slots] = len(table) + torch.arange(CLASSES * len(slots)).reshape(CLASSES, -1)[list(UNIT.classes)]
@@ -134,20 +134,37 @@ def test_the_same_unit_gives_the_same_pixels(pipeline, generator):
 
 def test_the_callers_settings_change_nothing_and_come_back(pipeline, generator):
     first = renderer(pipeline, generator).render(UNIT)
-    precision = torch.get_float32_matmul_precision()
     try:
         torch.set_num_threads(2)
         torch.set_default_dtype(torch.float64)
-        torch.set_float32_matmul_precision("medium")
         with torch.autocast("cpu", torch.bfloat16):
             assert np.array_equal(renderer(pipeline, generator).render(UNIT), first)
         assert (torch.get_num_threads(), torch.get_default_dtype()) == (2, torch.float64)
-        assert torch.get_float32_matmul_precision() == "medium"
         assert not torch.is_inference_mode_enabled()
     finally:
         torch.set_num_threads(1)
         torch.set_default_dtype(torch.float32)
-        torch.set_float32_matmul_precision(precision)
+
+
+@pytest.mark.parametrize("backend", ["cuda", "mkldnn"])
+def test_tf32_that_somebody_switched_on_is_refused(backend):
+    """Not taken back in silence: the program that did it would be surprised. Other profiles do not care."""
+    owner = getattr(torch.backends, backend).matmul
+    before = owner.fp32_precision
+    owner.fp32_precision = "tf32"
+    try:
+        with (
+            pytest.raises(UsageError, match=f"{backend}.matmul.fp32_precision") as caught,
+            settings("reproducible", "cpu"),
+        ):
+            pass
+        assert caught.value.exit_code == 2
+        for profile in ("exact", "fast"):
+            with settings(profile, "cpu"):
+                pass
+        assert owner.fp32_precision == "tf32"
+    finally:
+        owner.fp32_precision = before
 
 
 def test_settings_come_back_after_an_error():
@@ -214,8 +231,8 @@ def test_guidance_one_needs_no_negative_prompt(pipeline, generator):
 
 def test_a_schedule_that_leaves_nothing_is_refused(pipeline, generator):
     group, data = make_group(pipeline, classes=CLASSES, ipc=IPC, cast="stored")
-    fields = {name: getattr(group.recipe, name) for name in Recipe.model_fields}
-    recipe = Recipe(**fields | {"betas": ("linear", 999_999, 999_999, 10_000)})
+    fields = {name: getattr(group.recipe, name) for name in DdimRecipe.model_fields}
+    recipe = DdimRecipe(**fields | {"betas": ("linear", 999_999, 999_999, 10_000)})
     with pytest.raises(ManifestError, match="leave nothing"):
         Renderer(group.model_copy(update={"recipe": recipe}), data, generator, "reproducible", CLASSES)
 
@@ -224,8 +241,8 @@ def test_prediction_and_final_alpha_count(pipeline, generator):
     group, data = make_group(pipeline, classes=CLASSES, ipc=IPC, cast="stored")
     seen = set()
     for changes in ({}, {"prediction": "v"}, {"prediction": "sample"}, {"final_alpha": "one"}):
-        fields = {name: getattr(group.recipe, name) for name in Recipe.model_fields} | changes
-        changed = group.model_copy(update={"recipe": Recipe(**fields)})
+        fields = {name: getattr(group.recipe, name) for name in DdimRecipe.model_fields} | changes
+        changed = group.model_copy(update={"recipe": DdimRecipe(**fields)})
         seen.add(Renderer(changed, data, generator, "reproducible", CLASSES).render(UNIT).tobytes())
     assert len(seen) == 4
 

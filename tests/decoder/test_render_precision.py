@@ -55,22 +55,31 @@ def test_profiles_are_known():
         precision.compute_dtype("exactish")
 
 
+def pixels_of(images: torch.Tensor) -> np.ndarray:
+    return precision.round_levels(precision.to_levels(images))
+
+
+def test_levels_keep_the_precision_of_the_arithmetic():
+    assert precision.to_levels(torch.zeros(1, 3, 1, 1, dtype=torch.float64)).dtype == np.float64
+    assert precision.to_levels(torch.zeros(1, 3, 1, 1, dtype=torch.bfloat16)).dtype == np.float32
+
+
 def test_pixels_round_half_to_even_after_clamping():
     levels = np.array([-5.0, 0.0, 0.5, 1.5, 2.5, 126.5, 127.5, 254.5, 255.0, 300.0])
     images = torch.from_numpy(levels / 255 * 2 - 1).reshape(1, 1, 1, -1).expand(1, 3, 1, -1)
-    pixels = precision.to_pixels(images)
+    pixels = pixels_of(images)
     assert pixels.dtype == np.uint8
     assert pixels.shape == (1, 1, 10, 3)
     exact = np.rint(np.clip(levels, 0, 255))  # numpy rounds half to even
     away = np.abs(levels - np.floor(levels) - 0.5) > 1e-9
     assert np.array_equal(pixels[0, 0, away, 0], exact[away])
     # Exactly representable halves: 127.5 = 255 / 2 goes to the even 128.
-    assert precision.to_pixels(torch.zeros(1, 3, 1, 1)).item(0) == 128
+    assert pixels_of(torch.zeros(1, 3, 1, 1)).item(0) == 128
 
 
 def test_channels_come_last():
     images = torch.stack([torch.full((2, 4), value) for value in (-1.0, 0.2, 1.0)])[None]
-    assert precision.to_pixels(images)[0, 1, 3].tolist() == [0, 153, 255]
+    assert pixels_of(images)[0, 1, 3].tolist() == [0, 153, 255]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -78,4 +87,4 @@ def test_pixels_must_be_finite(value):
     images = torch.zeros(1, 3, 2, 2)
     images[0, 1, 1, 1] = value
     with pytest.raises(PixelsError, match="finite"):
-        precision.to_pixels(images)
+        precision.to_levels(images)

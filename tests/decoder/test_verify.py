@@ -83,6 +83,7 @@ def test_the_report(parts, pipeline, tmp_path):
         "file": str(path),
         "bytes": path.stat().st_size,
         "content_id": D3MFile.open(path).content_id,
+        "profile": "reproducible",
         "images": 12,
         "images_checked": 12,
         "pixels": "proved",

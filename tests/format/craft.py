@@ -14,31 +14,72 @@ from d3codec.format import canonical
 from d3codec.format.file import ClassRecord, ContentDraft, pack_classes, write_d3m
 from d3codec.format.manifest import (
     Classes,
+    ClassIdConditioning,
+    DdimRecipe,
     DeltaConditioning,
+    EulerRecipe,
+    Exact,
+    GddAugmentation,
     Group,
     HardLabels,
     Images,
     QuantizedLabels,
-    Recipe,
+    ReinjectRecipe,
+    SecondEncoder,
+    Start,
+    StoredLatents,
+    TokensConditioning,
+    VectorsConditioning,
+    Window,
     WordsConditioning,
+    conditioning_rows,
     section_plan,
 )
+from d3codec.format.plan import quantized_blocks
 
-__all__ = ["Pieces", "delta", "digits_draft", "filled", "group", "recipe", "rich_draft", "words", "write_d3m"]
+__all__ = [
+    "Pieces",
+    "class_ids",
+    "delta",
+    "digits_draft",
+    "euler",
+    "exact_digits_draft",
+    "filled",
+    "group",
+    "kinds_draft",
+    "recipe",
+    "reinject",
+    "rich_draft",
+    "tokens",
+    "vectors",
+    "words",
+    "write_d3m",
+]
 
 MAGIC = b"\x89D3M\r\n\x1a\n"
+SCHEDULE: dict[str, Any] = {
+    "betas": ("scaled", 850, 12_000, 1_000),
+    "guidance": 2_000_000,
+    "steps": 10,
+    "prediction": "eps",
+    "timesteps": ("leading", 1),
+}
+LATENTS = StoredLatents(bits=3, shape=(4, 2, 3))
+SECOND = SecondEncoder(pad_id=0, time_ids=(64, 64, 0, 0, 64, 64), width=0)
 
 
-def recipe(**changes: Any) -> Recipe:
-    values: dict[str, Any] = {
-        "betas": ("scaled", 850, 12_000, 1_000),
-        "final_alpha": "first",
-        "guidance": 2_000_000,
-        "steps": 10,
-        "prediction": "eps",
-        "timesteps": ("leading", 1),
-    }
-    return Recipe(**(values | changes))
+def recipe(**changes: Any) -> DdimRecipe:
+    return DdimRecipe(**(SCHEDULE | {"final_alpha": "first"} | changes))
+
+
+def reinject(**changes: Any) -> ReinjectRecipe:
+    start = Start(a=200_000, b=900_000, stored=LATENTS)
+    return ReinjectRecipe(**(SCHEDULE | {"final_alpha": "one", "start": start} | changes))
+
+
+def euler(**changes: Any) -> EulerRecipe:
+    values: dict[str, Any] = {"sampler": "euler", "initial": "sigma", "sigmas": "karras", "timesteps": ("linspace", 0)}
+    return EulerRecipe(**(SCHEDULE | values | changes))
 
 
 def delta(**changes: Any) -> DeltaConditioning:
@@ -59,6 +100,18 @@ def words(**changes: Any) -> WordsConditioning:
     return WordsConditioning(**(values | changes))
 
 
+def tokens(**changes: Any) -> TokensConditioning:
+    return TokensConditioning(**({"negative": "zeros", "padding": (0, 9), "rows": "image"} | changes))
+
+
+def vectors(**changes: Any) -> VectorsConditioning:
+    return VectorsConditioning(**({"bits": 3, "negative": "row", "rows": "image", "slots": 2, "width": 5} | changes))
+
+
+def class_ids(**changes: Any) -> ClassIdConditioning:
+    return ClassIdConditioning(**({"negative": 1_000} | changes))
+
+
 def group(**changes: Any) -> Group:
     values: dict[str, Any] = {
         "conditioning": delta(),
@@ -75,6 +128,12 @@ def group(**changes: Any) -> Group:
 def digits_draft() -> ContentDraft:
     """Ten classes, one collage a class: the shape of the bundled digits file."""
     return ContentDraft(Classes(authority="none", count=10), (group(),))
+
+
+def exact_digits_draft() -> ContentDraft:
+    """The same as an exact file with corrections."""
+    exact = Exact(pixels=hashlib.sha256(b"pixels").digest(), corrections=3)
+    return ContentDraft(Classes(authority="none", count=10), (group(),), exact)
 
 
 def rich_draft() -> ContentDraft:
@@ -95,29 +154,95 @@ def rich_draft() -> ContentDraft:
     return ContentDraft(Classes(authority="wordnet-3.0", count=30), (learned, named))
 
 
+def kinds_draft() -> ContentDraft:
+    """Every kind of every record, in five groups of an exact file."""
+    small = Images(grid=(1, 1), count=2, size=(8, 8))
+    window = Window(generated=(16, 24), block=(4, 8, 12, 16))
+    exact = Exact(pixels=hashlib.sha256(b"kinds").digest(), corrections=5)
+    groups = (
+        group(
+            conditioning=delta(second=SECOND.model_copy(update={"width": 3}), width=5, bits=3, rows="image"),
+            images=Images(grid=(1, 1), count=4, size=(8, 8), augmentation=GddAugmentation(copies=1)),
+            labels=QuantizedLabels(step=8, width=2),
+            recipe=recipe(eta=1_000_000, timesteps=("trailing", 0), prediction="v"),
+        ),
+        group(
+            conditioning=tokens(second=SECOND),
+            images=Images(grid=(2, 1), count=2, size=(8, 8), window=window),
+            labels=HardLabels(),
+            recipe=euler(start=Start(a=1_000_000, b=500_000, stored=LATENTS)),
+            outside_bytes=12_345,
+        ),
+        group(conditioning=vectors(), images=small, labels=QuantizedLabels(step=1, width=2), recipe=reinject()),
+        group(
+            conditioning=class_ids(),
+            images=small,
+            labels=HardLabels(),
+            recipe=euler(sampler="euler-ancestral", initial="root", sigmas="table"),
+        ),
+        group(
+            conditioning=words(negative="zeros", rows="image"),
+            images=small,
+            labels=HardLabels(),
+            recipe=recipe(prediction="sample", betas=("linear", 100, 20_000, 1_000)),
+        ),
+    )
+    return ContentDraft(Classes(authority="none", count=2), groups, exact)
+
+
 def filled(draft: ContentDraft, seed: int = 1, *, sparse: bool = False) -> dict[tuple[str, int | None], bytes]:
-    """Sections of the right size for a draft; sparse ones compress well."""
+    """Sections that fit a draft; sparse ones compress well."""
     generator = random.Random(seed)
     none = draft.classes.authority == "none"
-    sections: dict[tuple[str, int | None], bytes] = {
-        ("cls", None): pack_classes(
-            [ClassRecord("" if none else f"n{number:08}", f"class {number}") for number in range(draft.classes.count)]
-        )
-    }
-    for name, number, rows, row_bytes in section_plan(draft)[1:]:
-        assert number is not None
-        assert rows is not None
-        assert row_bytes is not None
-        conditioning = draft.groups[number].conditioning
-        if name == "emb" and isinstance(conditioning, DeltaConditioning):
-            bits = len(conditioning.slots) * conditioning.width * conditioning.bits
-            sections[name, number] = b"".join(
-                struct.pack("<e", 0.001 * (1 + row)) + generator.getrandbits(bits).to_bytes(row_bytes - 2, "little")
-                for row in range(rows)
-            )
+    names = [ClassRecord("" if none else f"n{number:08}", f"class {number}") for number in range(draft.classes.count)]
+    sections: dict[tuple[str, int | None], bytes] = {}
+    for name, number, rows, row_bytes in section_plan(draft):
+        size = (rows or 0) * (row_bytes or 0)
+        if name == "cls":
+            data = pack_classes(names)
+        elif number is None:
+            data = corrections(getattr(draft.profile, "corrections", 0), generator)
+        elif name == "tok":
+            data = sequences(draft.groups[number], draft.classes.count, generator)
+        elif name in ("emb", "lat"):
+            data = quantized(draft.groups[number], name, rows or 0, generator)
+        elif name == "ids":
+            data = b"".join(struct.pack("<I", generator.randrange(1 << 31)) for _ in range(rows or 0))
         else:
-            sections[name, number] = bytes(rows * row_bytes) if sparse else generator.randbytes(rows * row_bytes)
+            data = bytes(size) if sparse else generator.randbytes(size)
+        sections[name, number] = data
     return sections
+
+
+def quantized(record: Group, name: str, rows: int, generator: random.Random) -> bytes:
+    """Rows of blocks of quantized numbers, scales 0.001, 0.002, ..."""
+    stored = record.recipe.start.stored
+    if name == "lat" and stored is not None:
+        blocks = [stored.values * stored.bits]
+    else:
+        blocks = [size * getattr(record.conditioning, "bits", 0) for size in quantized_blocks(record)]
+    return b"".join(
+        struct.pack("<e", 0.001 * (1 + row)) + generator.getrandbits(bits).to_bytes(-(-bits // 8), "little")
+        for row in range(rows)
+        for bits in blocks
+    )
+
+
+def sequences(record: Group, classes: int, generator: random.Random) -> bytes:
+    """Rows of section `tok`."""
+    assert isinstance(record.conditioning, TokensConditioning)
+    data = b""
+    for _ in range(conditioning_rows(record, classes)):
+        length = generator.randint(1, record.conditioning.padding[1])
+        data += struct.pack(f"<{length + 1}H", length, *(generator.randrange(1 << 16) for _ in range(length)))
+    return data
+
+
+def corrections(count: int, generator: random.Random) -> bytes:
+    """Entries of section `fix`, all within the first 400 positions."""
+    steps = [generator.randint(1, 400 // count) for _ in range(count)]
+    low = (bytes([step]) if step < 128 else bytes([step & 0x7F | 0x80, step >> 7]) for step in steps)
+    return b"".join(step + generator.randbytes(1) for step in low)
 
 
 @dataclass(frozen=True)
@@ -131,7 +256,7 @@ class Pieces:
     parts: tuple[tuple[int, bytes], ...]
     manifest_bytes: bytes | None = None
     magic: bytes = MAGIC
-    version: tuple[int, int] = (0, 1)
+    version: tuple[int, int] = (0, 2)
     features: int = 0
     reserved: int = 0
     manifest_length: int | None = None
@@ -140,30 +265,25 @@ class Pieces:
     table: bytes | None = None
     head_crc: int | None = None
     tail: bytes = b""
-    zeros: dict[int, tuple[int, int]] = field(default_factory=dict)
     crcs: dict[int, int] = field(default_factory=dict)
     stated: dict[int, int] = field(default_factory=dict)  # stored lengths that are not those of the parts
 
     @classmethod
     def of(cls, data: bytes) -> Pieces:
         length, count = struct.unpack_from("<IH", data, 16)
-        end = 32 + 12 * count + length
+        end = 32 + 8 * count + length
         offset, parts = end + 4, []
-        for stored, codec, *_ in struct.iter_unpack("<IBBHI", data[32 : 32 + 12 * count]):
+        for row in struct.iter_unpack("<HBBI", data[32 : 32 + 8 * count]):
+            stored, codec = row[0] | row[1] << 16, row[2]
             parts.append((codec, data[offset : offset + stored]))
             offset += stored
-        return cls(canonical.unpack(data[32 + 12 * count : end]), tuple(parts))
+        return cls(canonical.unpack(data[32 + 8 * count : end]), tuple(parts))
 
     def build(self) -> bytes:
         manifest = canonical.pack(self.manifest) if self.manifest_bytes is None else self.manifest_bytes
         table = b"".join(
-            struct.pack(
-                "<IBBHI",
-                self.stated.get(number, len(stored)),
-                codec,
-                *self.zeros.get(number, (0, 0)),
-                self.crcs.get(number, zlib.crc32(stored)),
-            )
+            self.stated.get(number, len(stored)).to_bytes(3, "little")
+            + struct.pack("<BI", codec, self.crcs.get(number, zlib.crc32(stored)))
             for number, (codec, stored) in enumerate(self.parts)
         )
         table = table if self.table is None else self.table

@@ -5,18 +5,22 @@ from __future__ import annotations
 import random
 
 import pytest
-from format.craft import Pieces, digits_draft, filled
+from format.craft import Pieces, digits_draft, filled, kinds_draft
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d3codec.errors import FormatError
-from d3codec.format.canonical import pack
+from d3codec.format.canonical import pack, unpack
 from d3codec.format.file import D3MFile, write_d3m
 
 DRAFT = digits_draft()
 DATA = write_d3m(DRAFT, filled(DRAFT, sparse=True), None, {"x-leaf": bytes(20)})
 PIECES = Pieces.of(DATA)
 CONTENT_ID = D3MFile.open(DATA).content_id
+KINDS = write_d3m(kinds_draft(), filled(kinds_draft()))
+KIND_RAW = filled(kinds_draft())
+KIND_PIECES = Pieces.of(KINDS)
+FILES = pytest.mark.parametrize("whole", [DATA, KINDS], ids=["digits", "kinds"])
 
 
 def accepted(data: bytes) -> D3MFile | None:
@@ -33,19 +37,21 @@ def accepted(data: bytes) -> D3MFile | None:
     return None
 
 
+@FILES
 @pytest.mark.parametrize("flip", [0x01, 0x10, 0x80, 0xFF])
-def test_every_changed_byte_is_noticed(flip: int) -> None:
-    for position in range(len(DATA)):
-        changed = bytearray(DATA)
+def test_every_changed_byte_is_noticed(whole: bytes, flip: int) -> None:
+    for position in range(len(whole)):
+        changed = bytearray(whole)
         changed[position] ^= flip
         assert accepted(bytes(changed)) is None, f"byte {position}"
 
 
-def test_every_truncation_and_tail_is_noticed() -> None:
-    for length in range(len(DATA)):
-        assert accepted(DATA[:length]) is None, f"{length} bytes"
-    for tail in (b"\0", b"\n", DATA, bytes(4_096)):
-        assert accepted(DATA + tail) is None
+@FILES
+def test_every_truncation_and_tail_is_noticed(whole: bytes) -> None:
+    for length in range(len(whole)):
+        assert accepted(whole[:length]) is None, f"{length} bytes"
+    for tail in (b"\0", b"\n", whole, bytes(4_096)):
+        assert accepted(whole + tail) is None
 
 
 def test_every_swap_of_parts_is_noticed() -> None:
@@ -63,12 +69,12 @@ def test_any_bytes(data: bytes) -> None:
     assert accepted(DATA[:24] + data) is None
 
 
-@settings(deadline=None, max_examples=200)
-@given(st.integers(0, 2**32))
-def test_changed_manifests_with_right_checksums(seed: int) -> None:
+@settings(deadline=None, max_examples=300)
+@given(st.integers(0, 2**32), st.sampled_from([PIECES, KIND_PIECES]))
+def test_changed_manifests_with_right_checksums(seed: int, pieces: Pieces) -> None:
     """What is accepted has the content that its bytes say, in their one encoding."""
     generator = random.Random(seed)
-    manifest = bytearray(pack(PIECES.manifest))
+    manifest = bytearray(pack(pieces.manifest))
     for _ in range(generator.randrange(1, 4)):
         at = generator.randrange(len(manifest))
         action = generator.randrange(3)
@@ -78,10 +84,31 @@ def test_changed_manifests_with_right_checksums(seed: int) -> None:
             manifest[at : at + generator.randrange(4)] = b""
         else:
             manifest[at:at] = generator.randbytes(generator.randrange(1, 4))
-    file = accepted(PIECES.but(manifest_bytes=bytes(manifest)).build())
+    file = accepted(pieces.but(manifest_bytes=bytes(manifest)).build())
     if file is not None:
         assert pack(file.manifest.to_wire()) == bytes(manifest)
-        assert (file.content_id == CONTENT_ID) == (pack(file.content.to_wire()) == pack(PIECES.manifest["c"]))
+        same = pack(file.content.to_wire()) == pack(PIECES.manifest["c"])
+        assert (file.content_id == CONTENT_ID) == same
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.data())
+def test_any_bytes_in_a_section_with_right_checksums(data: st.DataObject) -> None:
+    """Values that no writer wrote: they are refused, or read as they are."""
+    key = data.draw(st.sampled_from(list(KIND_RAW)))
+    raw = bytearray(KIND_RAW[key])
+    free = key in (("cls", None), ("fix", None), ("tok", 1))
+    if free and data.draw(st.booleans()):
+        raw = bytearray(data.draw(st.binary(max_size=40)))
+    else:
+        for _ in range(data.draw(st.integers(1, 4))):
+            raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    new = KIND_RAW | {key: bytes(raw)}
+    manifest = unpack(pack(KIND_PIECES.manifest))
+    manifest["c"]["s"] = [len(new[name]) for name in (("cls", None), ("fix", None), ("tok", 1))]
+    file = accepted(KIND_PIECES.but(manifest=manifest).redigested(new.values()).build())
+    if file is not None:
+        assert file.section(*key) == bytes(raw)
 
 
 @settings(deadline=None, max_examples=150)

@@ -13,13 +13,43 @@ from typing import Any
 
 import pytest
 import zstandard
-from format.craft import Pieces, delta, digits_draft, filled, group, rich_draft, words
+from format.craft import (
+    SECOND,
+    Pieces,
+    class_ids,
+    delta,
+    digits_draft,
+    euler,
+    exact_digits_draft,
+    filled,
+    group,
+    kinds_draft,
+    recipe,
+    reinject,
+    rich_draft,
+    tokens,
+    vectors,
+    words,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d3codec.errors import HeadError, MissingFileError, SectionError, UsageError
 from d3codec.format.file import ClassRecord, ContentDraft, D3MFile, pack_classes, write_d3m
-from d3codec.format.manifest import About, Classes, Images, QuantizedLabels
+from d3codec.format.manifest import (
+    REPRODUCIBLE,
+    About,
+    Classes,
+    Exact,
+    ExactFixed,
+    GddAugmentation,
+    HardLabels,
+    Images,
+    QuantizedLabels,
+    Start,
+    StoredLatents,
+    Window,
+)
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 ABOUT = About(
@@ -32,25 +62,29 @@ ABOUT = About(
     source="digits",
     teacher="ConvNet",
 )
+SAID = ABOUT.model_copy(update={"pixels": None, "fingerprint": None})  # beside an exact profile
 LEAVES = hashlib.sha256(b"leaves").digest()[:20]
 
 
 def golden(name: str) -> bytes:
     """The files in tests/golden, as they are written today."""
-    if name == "digits.d3m":
+    if name == "small.d3m":
         return write_d3m(digits_draft(), filled(digits_draft()), ABOUT, {"x-leaf": LEAVES, "x-note": b"note"})
+    if name == "kinds.d3m":
+        return write_d3m(kinds_draft(), filled(kinds_draft()))
     return write_d3m(rich_draft(), filled(rich_draft(), sparse=True))
 
 
 def test_what_is_written_is_read() -> None:
-    for draft in (digits_draft(), rich_draft()):
+    for draft in (digits_draft(), rich_draft(), exact_digits_draft(), kinds_draft()):
         sections = filled(draft)
-        file = D3MFile.open(write_d3m(draft, sections, ABOUT, {"x-b": b"second", "x-a": b""}))
+        file = D3MFile.open(write_d3m(draft, sections, SAID, {"x-b": b"second", "x-a": b""}))
         file.verify()
         assert file.path == "<memory>"
-        assert file.version == (0, 1)
+        assert file.version == (0, 2)
         assert file.content.classes == draft.classes
         assert file.content.groups == draft.groups
+        assert file.content.profile == draft.profile
         assert {key: file.section(*key) for key in sections} == sections
         assert file.section("x-a") == b""
         assert file.section("x-b") == b"second"
@@ -61,7 +95,7 @@ def test_what_is_written_is_read() -> None:
 
 
 def test_an_opened_file_travels_between_processes() -> None:
-    file = D3MFile.open(golden("digits.d3m"))
+    file = D3MFile.open(golden("small.d3m"))
     copy = pickle.loads(pickle.dumps(file))
     assert copy.manifest == file.manifest
     assert copy.section("lab", 0) == file.section("lab", 0)
@@ -89,7 +123,7 @@ def test_class_records() -> None:
 
 
 def test_a_file_on_disk_equals_one_in_memory(tmp_path: Path) -> None:
-    data = golden("digits.d3m")
+    data = golden("small.d3m")
     path = tmp_path / "digits.d3m"
     path.write_bytes(data)
     file = D3MFile.open(path)
@@ -201,13 +235,16 @@ def test_large_sections_are_cut_into_whole_rows() -> None:
 
 
 def test_the_head_of_ten_classes_is_small() -> None:
-    file = D3MFile.open(write_d3m(digits_draft(), filled(digits_draft())))
+    draft = ContentDraft(
+        Classes(authority="none", count=10), (group(noise_key=0),), Exact(pixels=bytes(32), corrections=0)
+    )
+    file = D3MFile.open(write_d3m(draft, filled(draft)))
     assert len(file.content.groups[0].conditioning.template) == 7
     assert file.head_bytes <= 400
     assert sum(size["bytes"] for size in file.section_sizes()) + file.head_bytes == file.bytes_total
 
 
-@pytest.mark.parametrize("name", ["digits.d3m", "rich.d3m"])
+@pytest.mark.parametrize("name", ["small.d3m", "rich.d3m", "kinds.d3m"])
 def test_golden_files(name: str) -> None:
     """Bytes written by earlier versions are read, and (with this zstd) are what is written today."""
     path, list_path = GOLDEN / name, GOLDEN / "containers.json"
@@ -240,8 +277,8 @@ def described(file: D3MFile) -> dict[str, Any]:
 
 
 def test_the_first_bytes_are_those_of_the_specification() -> None:
-    head = (GOLDEN / "digits.d3m").read_bytes()[:32]
-    assert head[:16] == bytes.fromhex("8944334d0d0a1a0a 0000 0100 00000000")
+    head = (GOLDEN / "small.d3m").read_bytes()[:32]
+    assert head[:16] == bytes.fromhex("8944334d0d0a1a0a 0000 0200 00000000")
     assert head[20:24] == bytes.fromhex("0500 0000")
 
 
@@ -255,13 +292,18 @@ def assert_covers(file: D3MFile) -> None:
 
 
 def test_explain_says_what_each_byte_is() -> None:
-    data = golden("digits.d3m")
+    data = golden("small.d3m")
     file = D3MFile.open(data)
     assert_covers(file)
     texts = {text: data[start : start + length] for start, length, text in file.explain()}
     assert texts["content.groups[0].recipe.guidance = 2.0 (key 'g')"] == b"\xa1g\xce\x00\x1e\x84\x80"
     assert texts["content.groups[0].images.grid = 2 rows of 2 patches (key 'g')"] == b"\xa1g\x92\x02\x02"
-    assert texts["content.sections[2]: lab of group 0, raw length 400"] == b"\x93\xa3lab\x00\xcd\x01\x90"
+    assert texts["content.lengths = cls: 90 raw bytes (key 's')"] == b"\xa1s\x91\x5a"
+    assert texts["content.groups[0].images.window = none (key 'w')"] == b"\xa1w\xc0"
+    entry = file.parts[0].entry
+    row = f"part 0: {entry.stored} bytes stored, codec zstd, CRC-32 {entry.crc:08x}"
+    assert texts[row] == bytes([entry.stored, 0, 0, 1]) + entry.crc.to_bytes(4, "little")
+    assert texts["about.ancillary[1] = x-note, raw length 4"] == b"\x92\xa6x-note\x04"
     assert texts["part 2: lab of group 0, rows 0 to 39, 400 bytes as they are"] == file.section("lab", 0)
     assert texts["part 4: x-note, 4 bytes as they are"] == b"note"
     assert texts["about.claims['S0, ConvNet'] = 90 % (key 'S0, ConvNet')"] == b"\xabS0, ConvNet\xa490 %"
@@ -273,26 +315,110 @@ def test_explain_says_what_each_byte_is() -> None:
     assert any(line.startswith("content.digests[3] = ") for line in lines)
 
 
-conditionings = st.builds(
-    delta,
-    bits=st.integers(1, 8),
-    width=st.integers(1, 40),
-    slots=st.sets(st.integers(0, 6), min_size=1).map(lambda slots: tuple(sorted(slots))),
-    negative=st.just((3, 4)),
-) | st.builds(words, negative=st.lists(st.integers(0, 70_000), min_size=1, max_size=16))
+def test_explain_knows_every_kind_of_section() -> None:
+    data = golden("kinds.d3m")
+    file = D3MFile.open(data)
+    assert_covers(file)
+    texts = {text: data[start : start + length] for start, length, text in file.explain()}
+    for line, key in (
+        ("part 1: fix, 5 corrections, 10 bytes as they are", ("fix", None)),
+        ("part 2: emb of group 0, rows 0 to 3, 32 bytes as they are", ("emb", 0)),
+        ("part 5: lat of group 1, rows 0 to 3, 44 bytes as they are", ("lat", 1)),
+        ("part 6: emb of group 2, rows 0 to 4, 30 bytes as they are", ("emb", 2)),
+        ("part 9: ids of group 3, rows 0 to 1, 8 bytes as they are", ("ids", 3)),
+    ):
+        assert texts[line] == file.section(*key)
+    assert any(text.startswith("part 4: tok of group 1, ") for text in texts)
+    window = (
+        "content.groups[1].images.window = block of 12 x 16 at row 4, column 8 of 16 x 24 generated pixels (key 'w')"
+    )
+    assert texts[window] == b"\xa1w\x92\x92\x10\x18\x94\x04\x08\x0c\x10"
+    start = "0.2 * stored + 0.9 * noise, stored latents of 4 x 2 x 3 values of 3 bits"
+    assert texts[f"content.groups[2].recipe.start = {start} (key 'z')"].endswith(b"\x94\x03\x04\x02\x03")
+
+
+TOKEN_IDS = st.integers(0, 2**31 - 1)
+NEGATIVES = st.just("zeros") | st.lists(TOKEN_IDS, min_size=1, max_size=16).map(tuple)
+ROWS = st.sampled_from(["class", "image"])
+SLOTS = st.sets(st.integers(0, 6), min_size=1).map(lambda slots: tuple(sorted(slots)))
+
+
+def seconds(widths: st.SearchStrategy[int]) -> st.SearchStrategy[Any]:
+    """A second text encoder with one of these widths, or none."""
+    return st.none() | widths.map(lambda width: SECOND.model_copy(update={"width": width}))
+
+
+conditionings = (
+    st.builds(
+        delta,
+        bits=st.integers(1, 8),
+        width=st.integers(1, 40),
+        slots=SLOTS,
+        negative=NEGATIVES,
+        rows=ROWS,
+        second=seconds(st.integers(1, 9)),
+    )
+    | st.builds(words, negative=NEGATIVES, rows=ROWS, second=seconds(st.just(0)))
+    | st.builds(tokens, negative=NEGATIVES, rows=ROWS, second=seconds(st.just(0)), padding=st.just((0, 16)))
+    | st.builds(
+        vectors,
+        bits=st.integers(1, 8),
+        negative=st.sampled_from(["zeros", "row"]),
+        rows=ROWS,
+        slots=st.integers(1, 4),
+        width=st.integers(1, 9),
+    )
+    | st.builds(class_ids, negative=TOKEN_IDS)
+)
+latents = st.builds(
+    StoredLatents, bits=st.integers(1, 8), shape=st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3))
+)
+starts = st.builds(Start, a=st.integers(1, 10**6), b=st.integers(0, 10**6), stored=latents)
+plain_or_stored = st.just(Start(a=0, b=10**6, stored=None)) | starts
+timesteps = st.sampled_from([("leading", 0), ("leading", 9), ("trailing", 0), ("linspace", 0)])
+shared: dict[str, Any] = {
+    "timesteps": timesteps,
+    "prediction": st.sampled_from(["eps", "v", "sample"]),
+    "guidance": st.integers(0, 10**9),
+}
+recipes = (
+    st.builds(recipe, eta=st.integers(0, 10**6), start=plain_or_stored, **shared)
+    | st.builds(reinject, start=starts | latents.map(lambda stored: Start(a=0, b=1, stored=stored)), **shared)
+    | st.builds(
+        euler,
+        sampler=st.sampled_from(["euler", "euler-ancestral"]),
+        initial=st.sampled_from(["sigma", "root"]),
+        sigmas=st.sampled_from(["table", "karras"]),
+        start=plain_or_stored,
+        **shared,
+    )
+)
+
+
+@st.composite
+def image_records(draw: st.DrawFn) -> Images:
+    window = st.just(Window(generated=(48, 64), block=(16, 0, 32, 64)))
+    copies = draw(st.integers(0, 2))
+    return Images(
+        grid=draw(st.sampled_from([(1, 1), (2, 1), (2, 4)])),
+        count=draw(st.integers(1, 3)) * (copies + 1),
+        size=(32, 64),
+        window=draw(st.none() | window),
+        augmentation=GddAugmentation(copies=copies) if copies else None,
+    )
 
 
 @st.composite
 def files(draw: st.DrawFn) -> tuple[ContentDraft, About | None, dict[str, bytes]]:
-    classes = draw(st.integers(1, 20))
+    classes, labels = draw(st.integers(1, 20)), st.integers(0, 65_535)
     groups = tuple(
         group(
             conditioning=draw(conditionings),
             noise_key=draw(st.integers(0, 2**64 - 1)),
-            images=Images(
-                grid=draw(st.sampled_from([(1, 1), (2, 1), (2, 4)])), count=draw(st.integers(1, 5)), size=(32, 64)
-            ),
-            labels=QuantizedLabels(step=draw(st.integers(1, 65_535)), width=classes),
+            images=draw(image_records()),
+            labels=draw(labels.map(lambda step: QuantizedLabels(step=step, width=classes) if step else HardLabels())),
+            recipe=draw(recipes),
+            outside_bytes=draw(st.integers(0, 2**40)),
         )
         for _ in range(draw(st.integers(1, 4)))
     )
@@ -307,11 +433,11 @@ def files(draw: st.DrawFn) -> tuple[ContentDraft, About | None, dict[str, bytes]
     ancillary = draw(
         st.dictionaries(st.text("abc", max_size=3).map(lambda name: f"x-{name}"), st.binary(max_size=50), max_size=3)
     )
-    return (
-        ContentDraft(Classes(authority=draw(st.sampled_from(["none", "wordnet-3.0"])), count=classes), groups),
-        about,
-        ancillary,
-    )
+    pixels, corrections = draw(st.binary(min_size=32, max_size=32)), draw(st.integers(0, 9))
+    profiles = [REPRODUCIBLE, ExactFixed(pixels=pixels), Exact(pixels=pixels, corrections=corrections)]
+    profile = draw(st.sampled_from(profiles))
+    authority = draw(st.sampled_from(["none", "wordnet-3.0"]))
+    return ContentDraft(Classes(authority=authority, count=classes), groups, profile), about, ancillary
 
 
 @settings(deadline=None, max_examples=30)
@@ -328,15 +454,19 @@ def test_any_file_is_read_back_and_explained(
     assert {key: file.section(*key) for key in sections} == sections
     assert {name: file.section(name) for name in ancillary} == ancillary
     assert file.content.groups == draft.groups
+    assert file.content.profile == draft.profile
     assert_covers(file)
 
 
 def test_writer_refuses_what_a_reader_would() -> None:
     draft, sections = digits_draft(), filled(digits_draft())
-    with pytest.raises(SectionError, match="E_SECTION_UNKNOWN"):
-        write_d3m(draft, sections | {("new", 0): b""})
-    with pytest.raises(SectionError, match=r"lab of group 0: E_SECTION_ORDER.*missing"):
-        write_d3m(draft, {key: raw for key, raw in sections.items() if key != ("lab", 0)})
+    for wrong in (
+        sections | {("new", 0): b""},
+        {key: raw for key, raw in sections.items() if key != ("lab", 0)},
+        sections | {("fix", None): b""},
+    ):
+        with pytest.raises(UsageError, match=r"sections: .*expected cls, emb of group 0, lab of group 0"):
+            write_d3m(draft, wrong)
     with pytest.raises(SectionError, match=r"E_SECTION_SIZE.*399 bytes.*40 rows of 10 bytes"):
         write_d3m(draft, sections | {("lab", 0): bytes(399)})
     with pytest.raises(SectionError, match=r"emb of group 0 row 0: E_SECTION_VALUE"):
@@ -353,7 +483,7 @@ def test_writer_refuses_what_a_reader_would() -> None:
 
 
 def test_a_section_that_is_not_there() -> None:
-    file = D3MFile.open(golden("digits.d3m"))
+    file = D3MFile.open(golden("small.d3m"))
     for key in (("wrd", 0), ("lab", None), ("lab", 1), ("x-leaf", 0)):
         with pytest.raises(UsageError, match=r"no section.*cls, emb of group 0, lab of group 0, x-leaf, x-note"):
             file.section(*key)
@@ -382,7 +512,7 @@ def test_paths_that_cannot_be_opened(tmp_path: Path) -> None:
 
 def test_a_file_without_permission(tmp_path: Path) -> None:
     path = tmp_path / "locked.d3m"
-    path.write_bytes(golden("digits.d3m"))
+    path.write_bytes(golden("small.d3m"))
     path.chmod(0)
     code = (
         "import os, sys; from d3codec.errors import *; from d3codec.format.file import D3MFile\n"
@@ -400,6 +530,6 @@ def test_opening_needs_neither_numpy_nor_torch_nor_zstandard() -> None:
         "print([name for name in ('numpy', 'torch', 'zstandard', 'msgpack') if name in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(GOLDEN / "digits.d3m")], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, str(GOLDEN / "small.d3m")], capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"

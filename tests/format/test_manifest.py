@@ -9,25 +9,50 @@ from typing import Any
 
 import pydantic
 import pytest
-from format.craft import delta, digits_draft, filled, group, recipe, rich_draft, words
+from format.craft import (
+    LATENTS,
+    SECOND,
+    class_ids,
+    delta,
+    digits_draft,
+    euler,
+    exact_digits_draft,
+    filled,
+    group,
+    kinds_draft,
+    recipe,
+    reinject,
+    rich_draft,
+    tokens,
+    vectors,
+    words,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
 from d3codec.errors import D3MError, ManifestError
 from d3codec.format import manifest as module
 from d3codec.format.canonical import pack, unpack
-from d3codec.format.file import D3MFile, content_id, write_d3m
+from d3codec.format.file import ContentDraft, D3MFile, content_id, write_d3m
 from d3codec.format.manifest import (
     About,
     AncillaryEntry,
     Classes,
+    Exact,
+    ExactFixed,
+    GddAugmentation,
     Images,
     Manifest,
+    SecondEncoder,
+    Start,
+    StoredLatents,
+    Window,
     part_count,
     part_lengths,
+    row_section,
     section_plan,
 )
-from d3codec.format.record import Record, wire_names
+from d3codec.format.record import ListRecord, Record, wire_names
 
 ABOUT = About(
     citation="A. Author, 2025",
@@ -39,19 +64,24 @@ ABOUT = About(
     source="digits",
     teacher="ConvNet",
 )
+SAID = ABOUT.model_copy(update={"pixels": None, "fingerprint": None})
 FILES = [
-    write_d3m(draft, filled(draft, sparse=True), ABOUT, {"x-leaf": bytes(2 * images)})
-    for draft, images in ((digits_draft(), 10), (rich_draft(), 30 * 43))
+    write_d3m(draft, filled(draft, sparse=True), about, {"x-leaf": bytes(2 * images)})
+    for draft, about, images in (
+        (digits_draft(), ABOUT, 10),
+        (rich_draft(), ABOUT, 30 * 43),
+        (kinds_draft(), SAID, 2 * 12),
+    )
 ]
 WIRE = [D3MFile.open(data).manifest.to_wire() for data in FILES]
 RECORDS = [
     record
     for _, record in inspect.getmembers(module, inspect.isclass)
-    if issubclass(record, Record) and record is not Record
+    if issubclass(record, Record) and record not in (Record, ListRecord)
 ]
 
 
-@pytest.mark.parametrize("wire", WIRE, ids=["digits", "rich"])
+@pytest.mark.parametrize("wire", WIRE, ids=["digits", "rich", "kinds"])
 def test_wire_form_and_back(wire: Any) -> None:
     manifest = Manifest.from_wire(copy.deepcopy(wire))
     assert manifest.to_wire() == wire
@@ -64,18 +94,42 @@ def test_keys_are_those_of_the_specification() -> None:
     assert sorted(content) == ["c", "g", "h", "p", "s"]
     assert sorted(content["c"]) == ["a", "n"]
     learned, named = content["g"]
-    assert sorted(learned) == ["c", "d", "g", "i", "k", "l", "r"]
-    assert sorted(learned["c"]) == ["a", "b", "e", "i", "k", "n", "p", "r", "s", "w"]
-    assert sorted(named["c"]) == ["e", "i", "k", "n", "p", "r", "s"]
-    assert sorted(learned["i"]) == ["c", "g", "n", "s"]
-    assert sorted(learned["r"]) == ["b", "e", "f", "g", "n", "p", "s", "t", "z"]
+    assert sorted(learned) == ["c", "d", "g", "i", "k", "l", "o", "r"]
+    assert "".join(sorted(learned["c"])) == "abiknprswx"
+    assert "".join(sorted(named["c"])) == "iknprsx"
+    assert learned["i"] == {"a": None, "c": None, "g": [2, 2], "n": 40, "s": [32, 32], "w": None}
+    assert "".join(sorted(learned["r"])) == "befgnpstz"
     assert learned["l"] == {"k": "q", "s": 8, "w": 30}
     assert named["l"] == {"k": "h"}
-    assert learned["r"]["z"] == [0, 1_000_000]
+    assert learned["r"]["z"] == [0, 1_000_000, None]
+    assert content["p"] == {"k": "reproducible"}
+    assert content["s"] == [len(filled(rich_draft())["cls", None])]
+
+
+def test_keys_of_every_kind() -> None:
+    content = WIRE[2]["c"]
+    assert {key: content["p"][key] for key in "kf"} == {"k": "exact", "f": 5}
+    assert len(content["p"]["d"]) == 32
+    assert len(content["s"]) == 3  # cls, fix, tok
+    first, second, third, fourth, fifth = content["g"]
+    assert [one["c"]["k"] for one in content["g"]] == ["delta", "tokens", "vectors", "class-id", "words"]
+    assert first["c"]["x"] == {"p": 0, "t": [64, 64, 0, 0, 64, 64], "w": 3}
+    assert first["i"]["a"] == {"k": "gdd", "c": 1}
+    assert second["c"] == {"k": "tokens", "n": "zeros", "p": [0, 9], "r": "image", "x": second["c"]["x"]}
+    assert second["i"]["w"] == [[16, 24], [4, 8, 12, 16]]
+    assert second["o"] == 12_345
+    assert third["c"] == {"b": 3, "k": "vectors", "n": "row", "r": "image", "s": 2, "w": 5}
+    assert fourth["c"] == {"k": "class-id", "n": 1_000, "r": "class"}
+    assert fifth["c"]["n"] == "zeros"
+    assert [one["r"]["s"] for one in content["g"]] == ["ddim", "euler", "ddim-reinject", "euler-ancestral", "ddim"]
+    assert "".join(sorted(second["r"])) == "bginpqstz"
+    assert "".join(sorted(third["r"])) == "bfgnpstz"
+    assert third["r"]["z"] == [200_000, 900_000, [3, 4, 2, 3]]
+    assert ExactFixed(pixels=bytes(32)).to_wire() == {"k": "exact-fixed", "d": bytes(32)}
 
 
 def test_every_record_is_strict_closed_and_frozen() -> None:
-    assert len(RECORDS) == 14
+    assert len(RECORDS) == 25
     for record in RECORDS:
         config = record.model_config
         assert config["strict"]
@@ -139,6 +193,9 @@ HOSTILE: list[Any] = [
     {},
     {"k": 1},
     {"k": "delta"},
+    {"k": "class-id"},
+    {"k": "exact"},
+    "zeros",
     {"k": ["delta"]},
     ["x"] * 1_025,
     {"c": {}},
@@ -182,7 +239,7 @@ def test_every_key_is_needed_and_no_other_taken() -> None:
                 for key in ("zz", "guidance", "count", "content", "citation "):
                     with pytest.raises(ManifestError, match="unknown key"):
                         Manifest.from_wire(changed(wire, path, inner | {key: None}))
-    assert refused > 80
+    assert refused > 250
 
 
 def test_long_names_are_no_keys_on_the_wire() -> None:
@@ -194,35 +251,81 @@ def test_long_names_are_no_keys_on_the_wire() -> None:
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        ({"guidance": -1}, "Recipe.guidance"),
-        ({"guidance": 1_000_000_001}, "Recipe.guidance"),
-        ({"guidance": True}, "Recipe.guidance"),
-        ({"guidance": 2.0}, "Recipe.guidance"),
-        ({"guidance": "2"}, "Recipe.guidance"),
-        ({"guidance": None}, "Recipe.guidance"),
-        ({"eta": 1}, "Recipe.eta"),
-        ({"steps": 0}, "Recipe.steps"),
-        ({"steps": 1_001}, "Recipe.steps"),
-        ({"final_alpha": "last"}, "Recipe.final_alpha"),
-        ({"prediction": "x"}, "Recipe.prediction"),
-        ({"sampler": "euler"}, "Recipe.sampler"),
-        ({"betas": ("cosine", 1, 2, 3)}, "Recipe.betas[0]"),
-        ({"betas": ("linear", 0, 2, 10)}, "Recipe.betas[1]"),
-        ({"betas": ("linear", 1, 1_000_000, 10)}, "Recipe.betas[2]"),
-        ({"betas": ("linear", 1, 2, 10_001)}, "Recipe.betas[3]"),
-        ({"betas": ("linear", 1, 2)}, "Recipe.betas[3]"),
-        ({"timesteps": ("trailing", 0)}, "Recipe.timesteps[0]"),
-        ({"timesteps": ("leading", -1)}, "Recipe.timesteps[1]"),
-        ({"timesteps": ("leading", 100)}, "Recipe"),
-        ({"start": (1, 1_000_000)}, "Recipe"),
-        ({"steps": 11, "betas": ("linear", 1, 2, 10)}, "Recipe"),
-        ({"extra": 1}, "Recipe.extra"),
+        ({"guidance": -1}, "DdimRecipe.guidance"),
+        ({"guidance": 1_000_000_001}, "DdimRecipe.guidance"),
+        ({"guidance": True}, "DdimRecipe.guidance"),
+        ({"guidance": 2.0}, "DdimRecipe.guidance"),
+        ({"guidance": "2"}, "DdimRecipe.guidance"),
+        ({"guidance": None}, "DdimRecipe.guidance"),
+        ({"eta": -1}, "DdimRecipe.eta"),
+        ({"eta": 1_000_001}, "DdimRecipe.eta"),
+        ({"steps": 0}, "DdimRecipe.steps"),
+        ({"steps": 1_001}, "DdimRecipe.steps"),
+        ({"final_alpha": "last"}, "DdimRecipe.final_alpha"),
+        ({"prediction": "x"}, "DdimRecipe.prediction"),
+        ({"sampler": "euler"}, "DdimRecipe.sampler"),
+        ({"betas": ("cosine", 1, 2, 3)}, "DdimRecipe.betas[0]"),
+        ({"betas": ("linear", 0, 2, 10)}, "DdimRecipe.betas[1]"),
+        ({"betas": ("linear", 1, 1_000_000, 10)}, "DdimRecipe.betas[2]"),
+        ({"betas": ("linear", 1, 2, 10_001)}, "DdimRecipe.betas[3]"),
+        ({"betas": ("linear", 1, 2)}, "DdimRecipe.betas[3]"),
+        ({"timesteps": ("even", 0)}, "DdimRecipe.timesteps[0]"),
+        ({"timesteps": ("trailing", 1)}, "DdimRecipe"),
+        ({"timesteps": ("linspace", 1)}, "DdimRecipe"),
+        ({"timesteps": ("leading", -1)}, "DdimRecipe.timesteps[1]"),
+        ({"timesteps": ("leading", 100)}, "DdimRecipe"),
+        ({"start": (0, 1_000_000)}, "DdimRecipe.start"),
+        ({"start": Start(a=1, b=1_000_000, stored=None)}, "DdimRecipe"),
+        ({"start": Start(a=0, b=1_000_000, stored=LATENTS)}, "DdimRecipe"),
+        ({"steps": 11, "betas": ("linear", 1, 2, 10)}, "DdimRecipe"),
+        ({"extra": 1}, "DdimRecipe.extra"),
     ],
 )
 def test_recipe_is_bounded(change: dict[str, Any], field: str) -> None:
     with pytest.raises(ManifestError) as error:
         recipe(**change)
     assert error.value.field == field
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sampler": "heun"},
+        {"sampler": "ddim"},
+        {"initial": "one"},
+        {"sigmas": "exponential"},
+        {"eta": 0},
+        {"final_alpha": "one"},
+        {"timesteps": ("linspace", 1)},
+        {"start": Start(a=1, b=0, stored=None)},
+    ],
+)
+def test_euler_is_bounded(change: dict[str, Any]) -> None:
+    with pytest.raises(ManifestError):
+        euler(**change)
+
+
+def test_stored_latents_and_their_factor_stand_together() -> None:
+    assert recipe(start=Start(a=1, b=0, stored=LATENTS)).start.stored == LATENTS
+    assert reinject(start=Start(a=0, b=1_000_000, stored=LATENTS)).start.a == 0
+    with pytest.raises(ManifestError, match="re-injection needs stored latents"):
+        reinject(start=Start(a=0, b=1_000_000, stored=None))
+    with pytest.raises(ManifestError):
+        reinject(eta=0)
+    assert reinject(steps=2).steps == 2
+    with pytest.raises(ManifestError, match="two steps or more"):
+        reinject(steps=1)
+    assert LATENTS.row_bytes == 2 + 9
+
+
+@pytest.mark.parametrize(
+    ("bits", "shape"),
+    [(0, (4, 2, 2)), (9, (4, 2, 2)), (1, (65, 1, 1)), (1, (4, 4_097, 1)), (1, (4, 2)), (8, (4, 2_048, 1_024))],
+)
+def test_stored_latents_are_bounded(bits: int, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ManifestError):
+        StoredLatents(bits=bits, shape=shape)
+    assert StoredLatents(bits=8, shape=(4, 2_047, 1_024)).row_bytes < 8 << 20
 
 
 @pytest.mark.parametrize(
@@ -249,7 +352,11 @@ def test_recipe_is_bounded(change: dict[str, Any], field: str) -> None:
         {"width": 0},
         {"width": 8_193},
         {"enters": "denoiser"},
-        {"rows": "image"},
+        {"rows": "column"},
+        {"negative": "row"},
+        {"negative": 3},
+        {"second": SECOND},
+        {"second": {"p": 0}},
         {"initial_token": -1},
         {"kind": "words"},
     ],
@@ -257,6 +364,45 @@ def test_recipe_is_bounded(change: dict[str, Any], field: str) -> None:
 def test_conditioning_is_bounded(change: dict[str, Any]) -> None:
     with pytest.raises(ManifestError):
         delta(**change)
+
+
+def test_other_conditionings_are_bounded() -> None:
+    wide = SECOND.model_copy(update={"width": 3})
+    for refused in (
+        lambda: words(second=wide),
+        lambda: tokens(second=wide),
+        lambda: tokens(template=(1, 2)),
+        lambda: tokens(negative=(1,) * 10),
+        lambda: words(slots=(4,)),
+        lambda: vectors(slots=0),
+        lambda: vectors(slots=1_025),
+        lambda: vectors(slots=(1,)),
+        lambda: vectors(negative=(1, 2)),
+        lambda: vectors(bits=8, slots=1_024, width=8_192),  # larger than a part
+        lambda: class_ids(negative=-1),
+        lambda: class_ids(negative=2**31),
+        lambda: class_ids(negative="zeros"),
+        lambda: class_ids(rows="image"),
+        lambda: SecondEncoder(pad_id=0, time_ids=(1, 2, 3, 4, 5), width=0),
+        lambda: SecondEncoder(pad_id=0, time_ids=(1, 2, 3, 4, 5, 65_536), width=0),
+        lambda: SecondEncoder(pad_id=-1, time_ids=(1, 2, 3, 4, 5, 6), width=0),
+    ):
+        with pytest.raises(ManifestError):
+            refused()
+    assert vectors(bits=7, slots=1_024, width=8_192).slots == 1_024
+    assert delta(second=wide).widths == (64, 3)
+    assert delta().widths == (64,)
+
+
+def test_every_kind_needs_a_negative_for_guidance() -> None:
+    for conditioning in (delta(negative=None), words(), tokens(negative=None), vectors(negative=None)):
+        with pytest.raises(ManifestError, match="needs a negative"):
+            group(conditioning=conditioning)
+        assert group(conditioning=conditioning, recipe=recipe(guidance=1_000_000))
+    with pytest.raises(ManifestError, match="needs a negative"):
+        group(conditioning=class_ids(negative=None))
+    for conditioning in (delta(negative="zeros"), vectors(negative="zeros"), class_ids(negative=0)):
+        assert group(conditioning=conditioning)
 
 
 @pytest.mark.parametrize(
@@ -269,8 +415,11 @@ def test_conditioning_is_bounded(change: dict[str, Any]) -> None:
         {"size": (64,)},
         {"count": 0},
         {"count": 2**20 + 1},
-        {"candidates": "column"},
+        {"candidates": "index"},
         {"grid": (128, 1)},
+        {"count": 4, "augmentation": GddAugmentation(copies=2)},
+        {"augmentation": 2},
+        {"window": ((64, 64), (0, 0, 32, 32))},
     ],
 )
 def test_images_are_bounded(change: dict[str, Any]) -> None:
@@ -282,6 +431,8 @@ def test_images_are_bounded(change: dict[str, Any]) -> None:
     "change",
     [
         {"cast": "f32"},
+        {"outside_bytes": -1},
+        {"outside_bytes": 2**40 + 1},
         {"generator": bytes(31)},
         {"generator": "x" * 32},
         {"noise_key": -1},
@@ -296,6 +447,36 @@ def test_images_are_bounded(change: dict[str, Any]) -> None:
 def test_groups_are_bounded(change: dict[str, Any]) -> None:
     with pytest.raises(ManifestError):
         group(**change)
+
+
+def test_window_and_copies() -> None:
+    window = Window(generated=(64, 96), block=(0, 32, 64, 64))
+    images = Images(grid=(2, 2), count=12, size=(32, 32), window=window, augmentation=GddAugmentation(copies=3))
+    assert (images.sources, images.copies, images.generated) == (3, 3, (64, 96))
+    plain = Images(grid=(2, 2), count=12, size=(32, 32))
+    assert (plain.sources, plain.copies, plain.generated) == (12, 0, (32, 32))
+    for block in ((1, 32, 64, 64), (0, 33, 64, 64), (0, 0, 0, 1), (-1, 0, 1, 1), (0, 0, 1), (4_096, 0, 1, 1)):
+        with pytest.raises(ManifestError):
+            Window(generated=(64, 96), block=block)
+    for copies in (0, 2**20):
+        with pytest.raises(ManifestError):
+            GddAugmentation(copies=copies)
+
+
+def test_profiles_are_bounded() -> None:
+    for change in ({"pixels": bytes(31)}, {"corrections": -1}, {"corrections": (1 << 22) + 1}, {"name": "fast"}):
+        with pytest.raises(ManifestError):
+            Exact(**(dict[str, Any](pixels=bytes(32), corrections=0) | change))
+    for wire in ("exact", {"k": "exact"}, {"k": "fast"}, {"k": "exact-fixed", "d": bytes(32), "f": 0}, {}):
+        with pytest.raises(ManifestError):
+            Manifest.from_wire(changed(WIRE[0], ("c", "p"), wire))
+
+
+def test_an_exact_file_has_its_pixel_digest_in_content_alone() -> None:
+    draft = exact_digits_draft()
+    with pytest.raises(ManifestError, match="in content alone"):
+        write_d3m(draft, filled(draft), ABOUT)
+    assert D3MFile.open(write_d3m(draft, filled(draft), SAID)).content.profile == draft.profile
 
 
 def test_largest_and_smallest_values_are_taken() -> None:
@@ -349,8 +530,11 @@ def test_messages_name_the_field_in_the_words_of_the_specification() -> None:
         ("c", "g", 0, "c", "i", 3): "content.groups[0].conditioning.template[3]",
         ("c", "g", 0, "l", "w"): "content.groups[0].labels.width",
         ("c", "g", 0, "c"): "content.groups[0].conditioning",
-        ("c", "s", 1): "content.sections[1]",
-        ("c", "s", 1, 2): "content.sections[1].raw_lengths[0]",
+        ("c", "s"): "content.lengths",
+        ("c", "s", 0): "content.lengths[0]",
+        ("c", "p"): "content.profile",
+        ("c", "g", 0, "c", "n", 0): "content.groups[0].conditioning.negative[0]",
+        ("c", "g", 0, "r", "z"): "content.groups[0].recipe.start",
         ("c", "h"): "content.digests",
         ("a", "c", "S0 accuracy"): "about.claims['S0 accuracy']",
         ("a",): "about",
@@ -386,6 +570,23 @@ def test_plan_of_sections() -> None:
         ("lab", 0, 30 * 40 * 4, 30),
         ("wrd", 1, 30, 4),
     ]
+    assert section_plan(kinds_draft()) == [
+        ("cls", None, None, None),
+        ("fix", None, None, None),
+        ("emb", 0, 2 * 2, 2 + 2 + 2 + 2),  # a row a source, a block an encoder
+        ("lab", 0, 2 * 4, 2),  # a row an image, copies included
+        ("tok", 1, None, None),
+        ("lat", 1, 2 * 2, 11),
+        ("emb", 2, 2 * 2 + 1, 2 + 4),  # with the unconditional row
+        ("lat", 2, 2 * 2, 11),
+        ("lab", 2, 2 * 2, 2),
+        ("ids", 3, 2, 4),
+        ("wrd", 4, 2 * 2, 4),
+    ]
+    assert [row_section(one) for one in kinds_draft().groups] == ["emb", "tok", "emb", "ids", "wrd"]
+    assert [section.name for section in section_plan(exact_digits_draft())] == ["cls", "fix", "emb", "lab"]
+    none = ContentDraft(Classes(authority="none", count=10), (group(),), Exact(pixels=bytes(32), corrections=0))
+    assert "fix" not in [section.name for section in section_plan(none)]
 
 
 @given(st.integers(1, 5_000_000), st.integers(1, 3 << 20))
@@ -401,7 +602,7 @@ def test_parts_are_whole_rows_of_up_to_1_mib(rows: int, row_bytes: int) -> None:
 
 
 def test_thousands_of_faults_cost_little() -> None:
-    wire = changed(WIRE[0], ("c", "s"), [[0, 0, -1]] * 16_000)
+    wire = changed(WIRE[0], ("c", "s"), [-1] * 16_000)
     with pytest.raises(D3MError):
         Manifest.from_wire(wire)
 
@@ -409,3 +610,11 @@ def test_thousands_of_faults_cost_little() -> None:
 def test_label_width_is_the_number_of_classes() -> None:
     with pytest.raises(ManifestError, match="label width must be the number of classes"):
         Manifest.from_wire(changed(WIRE[0], ("c", "g", 0, "l", "w"), 11))
+
+
+def test_as_many_lengths_as_sections_of_free_length() -> None:
+    for lengths in ([], [90, 1], [-1], [(8 << 20) + 1]):
+        with pytest.raises(ManifestError):
+            Manifest.from_wire(changed(WIRE[0], ("c", "s"), lengths))
+    with pytest.raises(ManifestError, match="one length is needed for each of cls, fix, tok"):
+        Manifest.from_wire(changed(WIRE[2], ("c", "s"), [18]))

@@ -18,8 +18,19 @@ from tiny_pipeline import make_pipeline
 
 from d3codec.errors import GeneratorError, MissingGeneratorError, UsageError
 from d3codec.format import canonical
-from d3codec.generators.graphs import AUTOENCODER_KL, CLIP_TEXT, FAMILIES, GRAPHS, UNET_2D_CONDITION, resolve
-from d3codec.generators.weights import describe
+from d3codec.generators.graphs import (
+    AUTOENCODER_KL,
+    AUTOENCODER_TINY,
+    CLIP_TEXT,
+    CLIP_TEXT_PROJECTION,
+    DIT_TRANSFORMER_2D,
+    FAMILIES,
+    GRAPHS,
+    UNET_2D_CONDITION,
+    choose,
+    resolve,
+)
+from d3codec.generators.weights import bundled_generator, describe
 
 SPEC = Path(__file__).parents[2] / "spec" / "generators.md"
 WEIGHTS = {
@@ -63,21 +74,49 @@ def test_the_specification_has_the_same_tables():
         assert {name: json.loads(value) for name, value, _ in rows} == graph.defaults
         assert {name for name, _, mark in rows if mark} == graph.fixed
         everywhere = re.search(r"ignored in every graph: (.*?)\.\n", text, re.DOTALL)[1]
-        own = section.split("Ignored: ")[1]
+        obsolete = re.search(r"Obsolete: (.*?)\.\n", section, re.DOTALL)
+        fields = re.findall(r"`(\w+)` `([^`]*)`", obsolete[1]) if obsolete else []
+        assert {name: json.loads(value) for name, value in fields} == graph.obsolete
+        assert re.findall(r"alias `(\w+)`", section) == list(graph.aliases)
+        choices = re.search(r"Values: (.*?)\.\n", section, re.DOTALL)
+        pieces = re.findall(r"`(\w+)`:\s+([^;]*)", choices[1])
+        assert {
+            name: tuple(map(json.loads, re.findall(r"`(.*?)`", values))) for name, values in pieces
+        } == graph.choices
+        own = re.split(r"Ignored: |\n\n", section.split("Ignored: ")[1])[0]
         assert set(re.findall(r"`(\w+)`", everywhere + own)) == graph.ignored
         row = re.search(rf"^\| `{graph.id}` \| (.*) \| (.*) \| (.*) \|$", text, re.MULTILINE)
-        assert re.findall(r"`\*\.(\w+)`", row[1]) == list(graph.dropped)
+        assert re.findall(r"`\*\.([\w.]+)`", row[1]) == list(graph.dropped)
         assert re.findall(r"`(\S+)`", row[2]) == [graph.prefix] * bool(graph.prefix)
         assert dict(re.findall(r"`(\S+)` to `(\S+)`", row[3])) == graph.renamed
-    for family, parts in FAMILIES.items():
-        assert all(f"| `{family}` | `{part}` | `{graph.id}` |" in text for part, graph in parts.items())
+    rows = re.findall(r"^\| `([\w-]+)` \| `(\w+)` \| (`.*`) \| (.*) \|$", text, re.MULTILINE)
+    assert {(family, part): (re.findall(r"`([\w-]+)`", graphs), allowed) for family, part, graphs, allowed in rows} == {
+        (family, name): (
+            [graph.id for graph in part.graphs],
+            ", ".join(f"`{field}` {' or '.join(map(quoted, values))}" for field, values in part.allowed.items()) or "-",
+        )
+        for family, parts in FAMILIES.items()
+        for name, part in parts.items()
+    }
+
+
+def quoted(value: object) -> str:
+    return f"`{json.dumps(value)}`"
 
 
 def test_no_field_of_the_installed_networks_is_missing():
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+    from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-    for network, graph in ((AutoencoderKL, AUTOENCODER_KL), (UNet2DConditionModel, UNET_2D_CONDITION)):
+    for network, graph in (
+        (AutoencoderKL, AUTOENCODER_KL),
+        (AutoencoderTiny, AUTOENCODER_TINY),
+        (DiTTransformer2DModel, DIT_TRANSFORMER_2D),
+        (UNet2DConditionModel, UNET_2D_CONDITION),
+    ):
+        assert network.__name__ == graph.class_name
         installed = {name: parameter.default for name, parameter in inspect.signature(network).parameters.items()}
         for name, default in installed.items():
             assert name in graph.defaults or name in graph.ignored, name
@@ -93,7 +132,9 @@ def test_no_field_of_the_installed_text_encoder_is_missing():
         field.name: field.default for field in fields(CLIPTextConfig) if field.name in CLIPTextConfig.__annotations__
     }
     assert own.keys() - {"model_type", "base_config_key"} <= CLIP_TEXT.defaults.keys() | CLIP_TEXT.ignored
-    assert {name: own[name] for name in CLIP_TEXT.defaults} == CLIP_TEXT.defaults
+    for graph in (CLIP_TEXT, CLIP_TEXT_PROJECTION):
+        assert {name: own[name] for name in graph.defaults} == graph.defaults
+        assert own.keys() - {"model_type", "base_config_key"} <= graph.defaults.keys() | graph.ignored
 
 
 def test_a_resolved_configuration_has_every_field():
@@ -117,6 +158,11 @@ def test_negative_zero_does_not_rename():
         (AUTOENCODER_KL, {"scaling_factor": {"a": 1}}, "scaling_factor", "{'a': 1}"),
         (AUTOENCODER_KL, {"_class_name": "AutoencoderTiny"}, None, "AutoencoderTiny"),
         (CLIP_TEXT, {"architectures": ["CLIPTextModelWithProjection"]}, None, "CLIPTextModelWithProjection"),
+        (UNET_2D_CONDITION, {"time_embedding_type": "fourier"}, "time_embedding_type", "fourier"),
+        (UNET_2D_CONDITION, {"up_block_types": ["UpBlock2D", "SkipUpBlock2D"]}, "up_block_types", "SkipUpBlock2D"),
+        (UNET_2D_CONDITION, {"act_fn": "silu_fp32"}, "act_fn", "silu_fp32"),
+        (DIT_TRANSFORMER_2D, {"only_cross_attention": True}, "only_cross_attention", "True"),
+        (DIT_TRANSFORMER_2D, {"norm_type": "layer_norm"}, "norm_type", "layer_norm"),
     ],
 )
 def test_what_the_registry_does_not_describe_is_refused(graph, config, field, found):
@@ -127,7 +173,37 @@ def test_what_the_registry_does_not_describe_is_refused(graph, config, field, fo
     assert "folder/config.json" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("family", "kinds"),
+    [("stable-diffusion", (None, "text")), ("stable-diffusion-xl", ("text_time",)), ("latent-diffusion", (None,))],
+)
+def test_a_family_says_what_joins_the_timestep(family, kinds):
+    for kind in (None, "text", "text_time", "text_image", "image", "image_hint"):
+        given = (UNET_2D_CONDITION, {"addition_embed_type": kind}, "f", FAMILIES[family]["unet"].allowed)
+        if kind in kinds:
+            assert resolve(*given)["addition_embed_type"] == kind
+        else:
+            with pytest.raises(GeneratorError, match="addition_embed_type") as caught:
+                resolve(*given)
+            assert caught.value.expected == " or ".join(map(repr, kinds))
+
+
+def test_graphs_of_a_part_are_told_apart_by_class():
+    both = AUTOENCODER_KL, AUTOENCODER_TINY
+    assert choose(both, {"_class_name": "AutoencoderTiny"}, "f") is AUTOENCODER_TINY
+    assert choose((CLIP_TEXT,), {}, "f") is CLIP_TEXT
+    for config in ({}, {"_class_name": "VQModel"}):
+        with pytest.raises(GeneratorError, match="AutoencoderKL or AutoencoderTiny"):
+            choose(both, config, "f")
+
+
 # ---------------------------------------------------------------------------------------------------- digests
+
+
+def test_the_bundled_generator_has_its_id():
+    """Files name it: neither the registry nor the rules may give it another."""
+    expected = "9859fb8017196b5064ddac268df07f241daa17eb63715b624d67bd7d78c33761"
+    assert describe(bundled_generator(), "f16", trust_records=False).id.hex() == expected
 
 
 def test_the_id_is_that_of_section_6(original):
@@ -137,7 +213,7 @@ def test_the_id_is_that_of_section_6(original):
         return hashlib.sha256(value).digest()
 
     parts = {}
-    for part, graph in FAMILIES["stable-diffusion"].items():
+    for part, graph in {"text_encoder": CLIP_TEXT, "unet": UNET_2D_CONDITION, "vae": AUTOENCODER_KL}.items():
         config = json.loads((original / part / "config.json").read_text())
         resolved = {
             name: float(config[name]) if isinstance(default, float) else config.get(name, default)
@@ -149,6 +225,7 @@ def test_the_id_is_that_of_section_6(original):
     record = describe(original, "f16")
     assert record.parts == parts
     assert record.id == sha(canonical.pack({"family": "stable-diffusion", "parts": parts}))
+    assert (record.lora, record.outside_bytes) == (None, 0)
     assert record.bytes_by_part["vae"] == 2 * sum(
         array.size for array in load_file(original / "vae" / WEIGHTS["vae"]).values()
     )
@@ -212,7 +289,7 @@ def test_what_changes_no_pixel_does_not_rename(original, pipeline):
 
 @pytest.mark.parametrize(
     ("part", "change"),
-    [("vae", {"scaling_factor": 0.5}), ("unet", {"norm_eps": 1e-6}), ("text_encoder", {"hidden_act": "gelu"})],
+    [("vae", {"scaling_factor": 0.75}), ("unet", {"norm_eps": 1e-6}), ("text_encoder", {"hidden_act": "gelu"})],
 )
 def test_a_field_that_changes_pixels_renames_its_part(original, pipeline, part, change):
     edit_config(pipeline, part, **change)

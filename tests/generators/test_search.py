@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tiny_families import make_dit, make_latent_diffusion, make_xl
 from tiny_pipeline import make_pipeline
 
 from d3codec.errors import GeneratorError, MissingGeneratorError
-from d3codec.generators.weights import describe, find_generator, home
+from d3codec.generators import ready
+from d3codec.generators.weights import describe, find_generator, home, hub_cache, repository_of
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +65,26 @@ def test_the_hugging_face_cache_is_searched(pipelines, hub):
     assert find_generator(describe(pipelines[0], "f16").id, "f16") == snapshot
 
 
+@pytest.mark.parametrize("make", [make_xl, make_dit, make_latent_diffusion])
+def test_every_family_is_found_in_the_cache(pipelines, hub, tmp_path, make):
+    publish(hub, "a/other", pipelines[0])
+    snapshot = publish(hub, "b/wanted", make(tmp_path / "pipeline"))
+    assert find_generator(describe(snapshot, "f16").id, "f16") == snapshot
+
+
+def test_a_repository_of_another_kind_says_why(hub):
+    folder = hub / "models--some--flux" / "snapshots" / "1"
+    for part in ("transformer", "vae"):
+        (folder / part).mkdir(parents=True)
+        (folder / part / "diffusion_pytorch_model.safetensors").write_bytes(b"")
+        (folder / part / "config.json").write_text('{"_class_name": "FluxTransformer2DModel"}')
+    (folder / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    with pytest.raises(GeneratorError, match="FluxTransformer2DModel"):
+        find_generator(bytes(32), "f16", given="some/flux")
+    with pytest.raises(MissingGeneratorError):
+        find_generator(bytes(32), "f16")
+
+
 def test_a_broken_snapshot_does_not_stop_the_search(pipelines, hub):
     broken = publish(hub, "a/broken", pipelines[0])
     (broken / "unet" / "config.json").unlink()
@@ -75,6 +98,45 @@ def test_a_repository_is_found_in_the_cache(pipelines, hub):
     assert find_generator(describe(pipelines[0], "f16").id, "f16", given="someone/wanted") == snapshot
 
 
+@pytest.mark.parametrize(
+    "repository", ["stable-diffusion-v1-5/stable-diffusion-v1-5", "runwayml/stable-diffusion-v1-5"]
+)
+def test_a_ready_configuration_is_found_in_the_cache(pipelines, hub, repository):
+    publish(hub, "someone/other", pipelines[1])
+    snapshot = publish(hub, repository, pipelines[0])
+    wanted = describe(pipelines[0], "f16").id
+    for name in ("sd-1.5", "SD-1.5"):
+        assert find_generator(wanted, "f16", given=name) == snapshot
+    with pytest.raises(GeneratorError, match="not the generator"):
+        find_generator(describe(pipelines[1], "f16").id, "f16", given="sd-1.5")
+
+
+def test_a_folder_comes_before_a_name(pipelines, hub, tmp_path, monkeypatch):
+    publish(hub, "stable-diffusion-v1-5/stable-diffusion-v1-5", pipelines[1])
+    shutil.copytree(pipelines[0], tmp_path / "sd-1.5")
+    monkeypatch.chdir(tmp_path)
+    assert find_generator(describe(pipelines[0], "f16").id, "f16", given="sd-1.5") == Path("sd-1.5")
+
+
+def test_the_repository_of_a_folder(pipelines, hub):
+    assert hub_cache() == hub
+    snapshot = publish(hub, "some-one/a--b", pipelines[0])
+    assert repository_of(snapshot) == "some-one/a--b"
+    assert repository_of(snapshot / "unet") is None
+    assert repository_of(pipelines[0]) is None
+    assert repository_of(Path("/")) is None
+
+
+def test_weights_of_a_known_id_are_named(monkeypatch):
+    found = replace(ready.find("sd-1.5"), ids={"f16": "ab" * 32, "stored": None})
+    monkeypatch.setattr(ready, "configurations", lambda: (found,))
+    with pytest.raises(MissingGeneratorError, match=r"Stable Diffusion 1\.5: d3codec generators fetch sd-1\.5$"):
+        find_generator(b"\xab" * 32, "f16")
+    with pytest.raises(MissingGeneratorError) as caught:
+        find_generator(b"\xab" * 32, "stored")
+    assert "sd-1.5" not in str(caught.value)
+
+
 def test_another_cache_folder(pipelines, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "elsewhere"))
     snapshot = publish(tmp_path / "elsewhere", "someone/wanted", pipelines[0])
@@ -85,7 +147,9 @@ def test_another_cache_folder(pipelines, tmp_path, monkeypatch):
     ("given", "hint"),
     [
         (None, "--generator"),
-        ("no/where", "hf download no/where"),
+        (None, "d3codec generators fetch NAME|REPO"),
+        ("no/where", "d3codec generators fetch no/where"),
+        ("sdxl-turbo", "d3codec generators fetch sdxl-turbo"),
         ("/no/such/folder", "Check the path"),
         ("../..x", "Check the path"),
     ],

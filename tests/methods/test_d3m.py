@@ -1,8 +1,10 @@
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,19 +16,32 @@ from tiny_case import grey_teacher, three_greys
 from d3codec.decoder.decode import decoded_units
 from d3codec.decoder.digests import image_digest, pixel_digest
 from d3codec.decoder.plan import Plan
+from d3codec.encoder.exact import boundary_values
 from d3codec.encoder.pack import class_words, repack_hard
 from d3codec.encoder.relabel import label_patches
-from d3codec.errors import D3MError, GeneratorError, ImagesError, OutputError, TeacherError, UsageError
+from d3codec.errors import (
+    D3MError,
+    GeneratorError,
+    ImagesError,
+    MissingGeneratorError,
+    OutputError,
+    PixelsError,
+    TeacherError,
+    UsageError,
+)
 from d3codec.format.file import D3MFile
+from d3codec.format.manifest import Exact
+from d3codec.generators import ready
 from d3codec.labels import quantized
 from d3codec.methods.d3m import encode
+from d3codec.methods.prepare import Job, prepare
 
 HERE = Path(__file__).parent
 
 
 def pixels_of(case: SimpleNamespace) -> np.ndarray:
     file = D3MFile.open(case.output)
-    units = decoded_units(file, Plan.of(file.content), profile="reproducible", device="cpu", generator=case.pipeline)
+    units = decoded_units(file, Plan.of(file.content), profile="exact", device="cpu", generator=case.pipeline)
     return np.concatenate([pixels for _, pixels in units])
 
 
@@ -42,7 +57,7 @@ def test_the_report_is_that_of_the_file(tiny: SimpleNamespace) -> None:
     assert json.loads((tiny.folder / "report.json").read_text()) == json.loads(json.dumps(report.as_json()))
     assert f"{size:,} bytes" in report.as_text()
     assert file.content_id in report.as_text()
-    assert set(report.seconds) == {"select", "collage", "invert", "decode", "relabel", "pack"}
+    assert set(report.seconds) == {"select", "collage", "invert", "measure", "decode", "relabel", "pack"}
     assert report.loss.points[-1][0] == 12
     assert np.isfinite([value for _, value in report.loss.points]).all()
 
@@ -71,8 +86,10 @@ def test_labels_and_digests_are_those_of_decoded_pixels(tiny: SimpleNamespace) -
     assert file.section("lab", 0) == quantized.encode(logits, step)
     assert step == quantized.choose_step(logits)
     digests = [image_digest(image) for image in pixels]
+    assert file.content.profile == Exact(pixels=pixel_digest(digests), corrections=0)
     assert file.about is not None
-    assert file.about.pixels == pixel_digest(digests)
+    assert (file.about.pixels, file.about.fingerprint) == (None, None)
+    assert 0 < tiny.report.decode_noise_levels < 1e-10
     assert file.section("x-leaf") == b"".join(digest[:4] for digest in digests)
     agree = (logits.argmax(1) == np.repeat(np.arange(3), 16)).reshape(3, 16).mean(1)
     assert list(tiny.report.agreement_by_class.values()) == pytest.approx(100 * agree)
@@ -88,9 +105,55 @@ def test_verify_proves_the_pixels(tiny: SimpleNamespace) -> None:
     assert report.images_checked == 12
 
 
+@pytest.mark.parametrize("profile", ["exact-fixed", "reproducible"])
+def test_other_promises(tiny: SimpleNamespace, profile: str) -> None:
+    from d3codec.decoder.verify import verify
+
+    output = tiny.folder / f"{profile}.d3m"
+    report = encode(tiny.images, output, **{**tiny.options, "inversion_steps": 1}, profile=profile)
+    assert (report.profile, report.decode_noise_levels, report.corrections) == (profile, None, 0)
+    assert "measure" not in report.seconds
+    found = verify(output, decode="all", generator=tiny.pipeline, device="cpu")
+    assert (found.profile, found.pixels) == (profile, "proved")
+    assert (found.file_fingerprint is None) == (profile == "exact-fixed")
+
+
+def test_values_near_a_boundary_are_listed_and_survive_a_kill(tiny: SimpleNamespace, monkeypatch: Any) -> None:
+    """With a wide margin there are many. They are kept with the units, so a run that continues lists the same."""
+    from d3codec.decoder.verify import verify
+    from d3codec.methods import d3m
+
+    monkeypatch.setattr(d3m, "boundary_values", lambda levels: boundary_values(levels, 1e-3))
+    options = {**tiny.options, "inversion_steps": 1}
+    whole = tiny.folder / "whole.d3m"
+    report = encode(tiny.images, whole, **options)
+    assert report.corrections > 0
+    assert verify(whole, decode="all", generator=tiny.pipeline, device="cpu").pixels == "proved"
+
+    def killed(stage: str, done: int, _total: int) -> None:
+        if (stage, done) == ("decode", 1):
+            raise KeyboardInterrupt
+
+    resumed = tiny.folder / "resumed.d3m"
+    with pytest.raises(KeyboardInterrupt):
+        encode(tiny.images, resumed, **options, progress=killed)
+    encode(tiny.images, resumed, **options)
+    assert resumed.read_bytes() == whole.read_bytes()
+
+
+def test_a_noisy_generator_is_refused(tiny: SimpleNamespace, monkeypatch: Any) -> None:
+    from d3codec.methods import d3m
+
+    monkeypatch.setattr(d3m, "decode_noise", lambda *_: 2e-9)
+    output = tiny.folder / "noisy.d3m"
+    with pytest.raises(PixelsError, match="too noisy"):
+        encode(tiny.images, output, **{**tiny.options, "inversion_steps": 1})
+    assert not output.exists()
+
+
 def test_stages_report_progress_in_order(tiny: SimpleNamespace) -> None:
     stages = list(dict.fromkeys(stage for stage, _, _ in tiny.calls))
-    assert stages == ["select", "collage", "invert", "decode", "relabel", "pack"]
+    assert stages == ["select", "collage", "invert", "measure", "decode", "relabel", "pack"]
     for stage in stages:
         events = [(done, total) for name, done, total in tiny.calls if name == stage]
         assert events[-1][0] == events[-1][1]
@@ -112,7 +175,7 @@ def test_finished_work_is_used_again_with_another_packing(tiny: SimpleNamespace)
     assert new.section("emb", 0) == old.section("emb", 0)
     assert old.about is not None
     assert new.about is not None
-    assert new.about.pixels == old.about.pixels
+    assert new.content.profile == old.content.profile
     assert new.about.licence is None
 
 
@@ -138,6 +201,7 @@ def test_class_words(tiny: SimpleNamespace) -> None:
         decoded_units(file, Plan.of(file.content), profile="reproducible", device="cpu", generator=tiny.pipeline)
     )
     assert sum(len(pixels) for _, pixels in units) == 12
+    assert file.content.profile.name == "reproducible"  # other pixels than those that the file promised
     assert file.about is not None
     assert file.about.pixels is None
     images, labels, _ = three_greys()
@@ -235,7 +299,10 @@ class FiveClasses:
         (three_greys(), {"leaf_bytes": 3}, UsageError, "leaf_bytes"),
         (three_greys(), {"crop_scale": (0.5, 0.2)}, UsageError, "crop_scale"),
         (three_greys(), {"method": "rded"}, UsageError, "method"),
-        (three_greys(), {"generator": "no/such-repository"}, D3MError, "no/such-repository"),
+        (three_greys(), {"generator": "no/such-repository"}, D3MError, "fetch no/such-repository"),
+        (three_greys(), {"generator": "sd-2.1-base"}, MissingGeneratorError, r"fetch sd-2\.1-base"),
+        (three_greys(), {"generator": "sdxl-turbo"}, GeneratorError, "stable-diffusion-xl, expected stable-diffusion"),
+        (three_greys(), {"generator": "facebook/DiT-XL-2-256"}, GeneratorError, "family.*found dit"),
     ],
 )
 def test_bad_input_is_refused_before_any_work(
@@ -244,6 +311,93 @@ def test_bad_input_is_refused_before_any_work(
     with pytest.raises(error, match=message):
         encode(images, tmp_path / "x.d3m", **{**tiny.options, **changes})
     assert list(tmp_path.iterdir()) == []
+
+
+def published(tiny: SimpleNamespace, cache: Path, **scheduler: Any) -> Path:
+    """The tiny pipeline, with another schedule, as a fetch of Stable Diffusion 1.5 would leave it."""
+    snapshot = cache / "models--stable-diffusion-v1-5--stable-diffusion-v1-5" / "snapshots" / ("0" * 40)
+    shutil.copytree(tiny.pipeline, snapshot)
+    path = snapshot / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | scheduler))
+    return snapshot
+
+
+def prepared(tiny: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Job:
+    """The job that `encode` starts with; nothing is learned."""
+    jobs: list[Job] = []
+
+    def stop(*arguments: Any) -> Job:
+        jobs.append(prepare(*arguments))
+        raise InterruptedError
+
+    monkeypatch.setattr("d3codec.methods.d3m.prepare", stop)
+    images, labels, names = tiny.images
+    with pytest.raises(InterruptedError):
+        encode((images * 2, labels * 2, names), tiny.folder / "never.d3m", **{**tiny.options, **changes})
+    return jobs[0]
+
+
+@pytest.mark.parametrize("name", ["sd-1.5", "stable-diffusion-v1-5/stable-diffusion-v1-5", "folder"])
+def test_a_ready_configuration_gives_hints_and_recipe(
+    tiny: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    # What a configuration knows does not need the folder's scheduler, which this one says wrongly.
+    snapshot = published(tiny, tmp_path, beta_schedule="squaredcos_cap_v2", steps_offset=0)
+    chosen = snapshot if name == "folder" else name
+    monkeypatch.setattr(ready, "find", lambda name, find=ready.find: shortened(find(name)))
+    job = prepared(tiny, monkeypatch, generator=chosen, template=None, guidance=None, steps=None, grid=None)
+    assert job.generator.folder == snapshot
+    assert (job.options.template, job.options.guidance, job.options.steps, job.options.grid) == ("a *", 7.5, 50, 4)
+    assert job.group.recipe == ready.find("sd-1.5").sampling()
+    told = prepared(tiny, monkeypatch, generator=chosen, steps=1000, guidance=1.0, grid=1)
+    assert (told.group.recipe.steps, told.group.recipe.guidance, told.grid) == (1000, 1_000_000, (1, 1))
+    assert told.group.recipe.timesteps == ("leading", 0)
+    with pytest.raises(UsageError, match=r"resolution.*found 512"):
+        prepared(tiny, monkeypatch, generator=chosen, resolution=None, grid=3)
+    with pytest.raises(UsageError, match=r"steps.*1 to 1000"):
+        prepared(tiny, monkeypatch, generator=chosen, steps=1001)
+
+
+def shortened(known: ready.ReadyConfiguration | None) -> ready.ReadyConfiguration | None:
+    """A template that the tiny tokenizer can read."""
+    return None if known is None else replace(known, recipe={**known.recipe, "template": "a *"})
+
+
+def test_hints_of_the_folder_come_first(tiny: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    snapshot = published(tiny, tmp_path, beta_end=0.011)
+    (snapshot / "encoding.json").write_text('{"steps": 2}')
+    job = prepared(tiny, monkeypatch, generator="sd-1.5", steps=None, grid=None)
+    assert (job.options.steps, job.options.grid) == (2, 2)
+    assert job.group.recipe.betas == ("scaled", 850, 11000, 1000)
+
+
+def test_another_sampler_is_not_taken_over(
+    tiny: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    published(tiny, tmp_path, beta_end=0.011)
+    euler = {**ready.find("sdxl-turbo").recipe, "template": "a *", "guidance_scale": 3.0, "steps": 4}
+    monkeypatch.setattr(
+        ready, "find", lambda name, find=ready.find: replace(find(name), recipe=euler) if find(name) else None
+    )
+    job = prepared(tiny, monkeypatch, generator="sd-1.5", guidance=None, steps=None)
+    assert (job.group.recipe.sampler, job.group.recipe.betas[2]) == ("ddim", 11000)
+    assert (job.group.recipe.guidance, job.group.recipe.steps) == (3_000_000, 4)
+
+
+def test_a_generator_of_another_family_is_refused_before_its_weights_are_read(
+    tiny: SimpleNamespace, tmp_path: Path
+) -> None:
+    from tiny_families import make_dit, make_xl
+
+    for make, family in ((make_xl, "stable-diffusion-xl"), (make_dit, "dit")):
+        folder = make(tmp_path / family)
+        for weights in folder.rglob("*.safetensors"):
+            weights.write_bytes(b"not to be read")
+        with pytest.raises(GeneratorError, match=f"family stable-diffusion.*found {family}, expected stable-diffusion"):
+            encode(tiny.images, tmp_path / "x.d3m", **{**tiny.options, "generator": folder})
 
 
 def test_outputs_that_cannot_be_written(tiny: SimpleNamespace, tmp_path: Path) -> None:

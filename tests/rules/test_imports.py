@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -12,22 +13,25 @@ from typing import NamedTuple
 import pytest
 
 import d3codec
+from d3codec.cli.main import EXTRAS
 
 PACKAGE = Path(d3codec.__file__).parent
 ARCHITECTURE = PACKAGE.parent / "docs" / "design" / "architecture.md"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-LEAVES = {"errors", "format", "noise", "grid", "sources"}
+LEAVES = {"errors", "format", "noise", "grid", "sources", "portable", "corrections"}
 DECODING = LEAVES | {"labels", "conditioning", "generators", "decoder"} - {"sources"}
 MAY_IMPORT = {
     "errors": set(),
     "format": {"errors"},
     "noise": {"errors"},
     "grid": {"errors"},
+    "portable": set(),
+    "corrections": {"errors"},
     "sources": {"errors"},
     "labels": {"errors"},  # and format nothing of labels: dataset.py and encoder/pack.py join them
     "conditioning": {"errors"},
-    "generators": {"errors", "format"},
+    "generators": {"errors", "format", "portable"},
     "decoder": DECODING - {"decoder", "sources"},
     "download": {"errors"},
     "groups": {"format"},
@@ -36,7 +40,7 @@ MAY_IMPORT = {
     "encoder": DECODING | LEAVES,
     "methods": DECODING | LEAVES | {"encoder", "training"},  # training: for teachers named by file or module
     "training": DECODING | LEAVES | {"encoder", "dataset"},
-    "cli": {"errors", "format", "sources", "dataset", "decoder", "methods", "training"},
+    "cli": {"errors", "format", "sources", "dataset", "decoder", "generators", "methods", "training"},
     "__main__": {"cli"},
 }
 DATASET = {"download", "groups", "torch_dataset"}  # parts of `dataset` in the picture
@@ -47,11 +51,13 @@ LIBRARIES = {
     "format": {"msgpack", "zstandard", "pydantic"},
     "noise": {"numpy", "torch"},
     "grid": {"numpy"},
+    "portable": set(),
+    "corrections": {"numpy"},
     "sources": {"numpy", "PIL", "pyarrow", "sklearn"},
     "labels": {"numpy"},
     "conditioning": {"numpy"},
-    "generators": {"numpy", "platformdirs", "filelock", *TORCH},
-    "decoder": {"numpy", "PIL", "filelock", "torch"},
+    "generators": {"numpy", "platformdirs", "filelock", "huggingface_hub", *TORCH},
+    "decoder": {"numpy", "PIL", "pyarrow", "filelock", "torch"},
     "download": {"fsspec"},
     "groups": set(),
     "torch_dataset": {"numpy", "torch"},
@@ -62,7 +68,16 @@ LIBRARIES = {
     "cli": {"click", "rich"},
     "__main__": set(),
 }
-WITH_TORCH = {"generators/stable_diffusion.py", "torch_dataset.py", "training"}  # import it at module level
+WITH_TORCH = {  # import it at module level
+    *(
+        f"generators/{name}.py"
+        for name in (
+            *("autoencoder", "dit", "embedding", "latent", "latent_diffusion", "parts", "stable_diffusion"),
+            *("stable_diffusion_xl", "text", "unet"),
+        )
+    ),
+    *("decoder/fixed.py", "torch_dataset.py", "training"),
+}
 
 
 class Import(NamedTuple):
@@ -128,6 +143,21 @@ def test_libraries_stay_where_they_belong(path):
         assert library in allowed, f"{identifier(path)} imports {found.name}"
         if library in TORCH and not (found.late or found.for_types):
             assert {here, identifier(path)} & WITH_TORCH, f"{identifier(path)} imports {library} at once"
+
+
+def test_the_tests_have_every_optional_library():
+    """The extra `dev` brings all extras that a command can ask for."""
+    root = PACKAGE.parent
+    extras = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    reached, waiting = {"dev"}, ["dev"]
+    while waiting:
+        for needed in extras[waiting.pop()]:
+            if found := re.fullmatch(r"d3codec\[([\w,]+)\]", needed):
+                waiting += set(found[1].split(",")) - reached
+                reached.update(found[1].split(","))
+    assert reached >= set(EXTRAS.values()) == {"decode", "encode", "demo", "remote", "hub"}
+    pinned = re.findall(r"^([\w-]+)==", (root / "constraints.txt").read_text("utf-8"), re.MULTILINE)
+    assert {"torch", "huggingface_hub"} <= set(pinned)
 
 
 def test_the_rules_are_those_of_the_picture():

@@ -1,0 +1,114 @@
+"""A helper process of a decode: it is handed units and puts them into the cache (see `processes`)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from d3codec.decoder.cache import UnitCache, cache_key
+from d3codec.decoder.plan import Unit
+from d3codec.decoder.precision import fingerprint
+from d3codec.decoder.renderers import Renderers, render_units
+from d3codec.format.file import D3MFile
+from d3codec.generators.weights import require_torch
+
+DONE = b"done\n"
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a process needs to make units of a decode. `data` is the file in base64 if it has no path."""
+
+    path: str
+    data: str | None
+    content_id: str
+    profile: str
+    device: str
+    fingerprint: str
+    generator: str | None
+    trust_records: bool
+    at_once: int
+    folder: str | None
+    limit: int
+
+    @classmethod
+    def of(
+        cls,
+        file: D3MFile,
+        profile: str,
+        device: str,
+        fingerprint: str,
+        generator: str | Path | None,
+        trust_records: bool,
+        at_once: int,
+        folder: Path | None,
+        limit: int,
+    ) -> Self:
+        return cls(
+            file.path,
+            None if file.data is None else base64.b64encode(file.data).decode(),
+            file.content_id,
+            profile,
+            device,
+            fingerprint,
+            None if generator is None else os.fspath(generator),
+            trust_records,
+            at_once,
+            None if folder is None else os.fspath(folder),
+            limit,
+        )
+
+    def store(self) -> UnitCache | None:
+        """The cache of this decode, if it has one."""
+        key = cache_key(self.content_id, self.profile, self.fingerprint)
+        return None if self.folder is None else UnitCache(self.folder, key, self.limit)
+
+
+def main() -> None:
+    """The whole life of a helper: a Job from stdin, then lists of units; `done` on stdout after each."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end is ours
+    answers = os.dup(1)
+    os.dup2(2, 1)  # what libraries print is not an answer
+    messages: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    saving = threading.Lock()
+    threading.Thread(target=_listen, args=(messages, saving), daemon=True).start()
+    try:
+        renderers, store, at_once = _prepare(Job(**json.loads(messages.get())))
+        while True:
+            os.write(answers, DONE)
+            _make(json.loads(messages.get()), renderers, store, at_once, saving)
+    except BaseException as error:  # the parent meets the same fault itself, and tells it
+        os.write(answers, f"{type(error).__name__}: {error}".replace("\n", " ")[:500].encode() + b"\n")
+        raise SystemExit(1) from None
+
+
+def _listen(messages: queue.SimpleQueue[bytes], saving: threading.Lock) -> None:
+    for line in iter(sys.stdin.buffer.readline, b""):
+        messages.put(line)
+    with saving:  # not in the middle of a file
+        os._exit(0)
+
+
+def _prepare(job: Job) -> tuple[Renderers, UnitCache, int]:
+
+    file = D3MFile.open(job.path if job.data is None else base64.b64decode(job.data))
+    store, here = job.store(), fingerprint(job.device)
+    if file.content_id != job.content_id or here != job.fingerprint or store is None:
+        raise RuntimeError("another file or another machine")
+    require_torch().set_num_threads(1)
+    return Renderers(file, job.profile, job.device, job.generator, job.trust_records, None), store, job.at_once
+
+
+def _make(rows: list[Any], renderers: Renderers, store: UnitCache, at_once: int, saving: threading.Lock) -> None:
+    units = [Unit(group, number, tuple(classes), tuple(indices)) for group, number, classes, indices in rows]
+    for unit, pixels in zip(units, render_units(renderers, units, at_once), strict=True):
+        with saving:
+            store.put(unit, pixels)

@@ -1,0 +1,208 @@
+"""A plan -> pixels, unit after unit: from the cache, the generator, or helper processes that fill the cache.
+
+Finished units are kept in the cache at once, so a decode that is interrupted or killed loses at most the unit that
+each process was at. Importing this module does not import torch.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import numpy as np
+
+from d3codec.decoder.budget import Budget
+from d3codec.decoder.cache import cache_limit, home
+from d3codec.decoder.helper import Job
+from d3codec.decoder.plan import UNIT_IMAGES, Plan, Unit
+from d3codec.decoder.precision import choose_device, compute_dtype, fingerprint, settings
+from d3codec.decoder.processes import Helpers, environments, worthwhile
+from d3codec.decoder.renderers import Progress, Renderers, Run, render_units
+from d3codec.errors import OutputError, UsageError
+from d3codec.format.file import D3MFile
+from d3codec.generators.weights import find_generator, require_torch
+
+Processes = int | Literal["auto"]
+ANY_BATCH = ("fast",)  # profiles in which the number of images that are computed together is free
+
+
+def decoded_units(
+    file: D3MFile,
+    plan: Plan,
+    *,
+    profile: str,
+    device: str,
+    generator: str | Path | None = None,
+    batch_size: int | None = None,
+    cache: bool = True,
+    progress: Progress | None = None,
+    trust_records: bool = True,
+    processes: Processes = 1,
+    budget: Budget | None = None,
+    cache_gigabytes: float | None = None,
+) -> Iterator[tuple[Unit, np.ndarray]]:
+    """The units of a plan with their pixels, uint8 [images, height, width, 3], in the plan's order, one at a time.
+
+    The generator is loaded when the first unit is missing from the cache. Arguments are those of `decode`;
+    `cache=False` neither reads nor writes it, `trust_records=False` hashes the weights again, `budget` bounds the
+    time that the first unit lets expect. Raises as `decode` does, and PixelsError for values that are not finite.
+    """
+    require_torch()
+    compute_dtype(profile)
+    for name, number in (("batch_size", batch_size), ("processes", None if processes == "auto" else processes)):
+        if number is not None and (type(number) is not int or number < 1):
+            raise UsageError("at least one is needed", field=name, found=number)
+    device = choose_device(device)
+    with settings(profile, device):  # a setting that cannot be kept is told before anything is decoded
+        pass
+    at_once = (batch_size or UNIT_IMAGES) if profile in ANY_BATCH else UNIT_IMAGES
+    with ExitStack() as stack:
+        folder, limit = (home(), cache_limit(cache_gigabytes)) if cache else (None, 0)
+        if not cache and processes != 1:  # helpers hand units over in a cache of their own
+            folder, limit = Path(stack.enter_context(TemporaryDirectory(prefix="d3codec-"))), 10**18
+        job = Job.of(file, profile, device, fingerprint(device), generator, trust_records, at_once, folder, limit)
+        renderers = Renderers(file, profile, device, generator, trust_records, progress)
+        if generator is not None:  # one that is wrong is told, whatever the cache holds
+            for number in sorted({unit.group for unit in plan.units}):
+                group = file.content.groups[number]
+                find_generator(group.generator, group.cast, given=generator, trust_records=trust_records)
+        runs = list(_runs(plan.units, at_once))
+        making = stack.enter_context(_Making(job, renderers, runs, processes, budget, file))
+        total, done = sum(len(unit.classes) for unit in plan.units), 0
+        for number, run in enumerate(runs):
+            for unit, pixels in zip(run, making.pixels(number), strict=True):
+                done += len(unit.classes)
+                if progress:
+                    progress("decode", done, total)
+                yield unit, pixels
+
+
+def _runs(units: Sequence[Unit], at_once: int) -> Iterator[Run]:
+    """Consecutive units of one group that are computed together: one, unless the batch is larger than a unit."""
+    size = max(1, at_once // UNIT_IMAGES)
+    for group in sorted({unit.group for unit in units}):
+        own = [unit for unit in units if unit.group == group]
+        for start in range(0, len(own), size):
+            yield own[start : start + size]
+
+
+class _Making:
+    """Makes runs, alone or with helpers. Used as a context, whose end is that of the helpers too."""
+
+    def __init__(
+        self,
+        job: Job,
+        renderers: Renderers,
+        runs: Sequence[Run],
+        processes: Processes,
+        budget: Budget | None,
+        file: D3MFile,
+    ) -> None:
+        self._job, self._renderers, self._runs, self._file = job, renderers, runs, file
+        self._processes, self._budget = processes, budget
+        self._store = job.store()
+        self._helpers: Helpers | None = None
+        self._measured = False
+
+    def __enter__(self) -> _Making:
+        if self._processes not in (1, "auto") and self._store is not None:
+            self._start(int(self._processes))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._helpers is not None:
+            self._helpers.close()
+
+    def pixels(self, number: int) -> list[np.ndarray]:
+        """The units of a run: from the cache, rendered here, or awaited while a helper is at it."""
+        while True:
+            found = self._found(number)
+            if all(pixels is not None for pixels in found):
+                return [pixels for pixels in found if pixels is not None]
+            if self._helpers is None or self._helpers.claim(number):
+                return self._make(number, found)
+            if (other := self._helpers.claim_next()) is not None:
+                self._make(other, self._found(other))
+            else:
+                self._helpers.wait(number)
+
+    def _found(self, number: int) -> list[np.ndarray | None]:
+        return [None if self._store is None else self._store.get(unit) for unit in self._runs[number]]
+
+    def _make(self, number: int, found: list[np.ndarray | None]) -> list[np.ndarray]:
+        missing = [unit for unit, pixels in zip(self._runs[number], found, strict=True) if pixels is None]
+        if missing:  # loading the generator is no part of what a unit takes
+            self._renderers.of(missing[0].group)
+        started = time.monotonic()
+        with _threads(1 if self._helpers is not None else None):
+            rendered = iter(render_units(self._renderers, missing, self._job.at_once))
+        seconds = time.monotonic() - started
+        result = []
+        for unit, pixels in zip(self._runs[number], found, strict=True):
+            if pixels is None:
+                pixels = next(rendered)
+                self._keep(unit, pixels)
+            result.append(pixels)
+        if missing and not self._measured:
+            self._measured = True
+            self._plan_the_rest(number, seconds / len(missing))
+        return result
+
+    def _keep(self, unit: Unit, pixels: np.ndarray) -> None:
+        if self._store is None:
+            return
+        try:
+            self._store.put(unit, pixels)
+        except OutputError as error:
+            self._store = None
+            if self._helpers is not None:
+                self._helpers.close()
+                self._helpers = None
+            warnings.warn(
+                f"decoded units cannot be kept, so a rerun starts again: {error}\n"
+                "Set D3CODEC_HOME to a folder with room.",
+                stacklevel=2,
+            )
+
+    def _plan_the_rest(self, number: int, unit_seconds: float) -> None:
+        """After the first unit: refuse a rest that is beyond the budget, and start helpers for one that is long."""
+        left = unit_seconds * sum(len(run) for run in self._missing(number + 1).values())
+        count = self._processes if self._processes != "auto" else worthwhile(left, self._job.device)
+        if self._budget is not None:
+            self._budget.check_time(left / count, self._file.path)
+        if self._processes == "auto" and count > 1 and self._store is not None:
+            self._start(count)
+
+    def _start(self, count: int) -> None:
+        waiting = self._missing(0)
+        if count > 1 and len(waiting) > 1:
+            self._helpers = Helpers(self._job, waiting, environments(min(count, len(waiting)), self._job.device))
+
+    def _missing(self, first: int) -> dict[int, Run]:
+        """Units that are not in the cache, by run."""
+        store = self._store
+        lacking = {
+            number: [unit for unit in run if store is None or not store.path(unit).exists()]
+            for number, run in enumerate(self._runs[first:], first)
+        }
+        return {number: run for number, run in lacking.items() if run}
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """So many threads of torch inside; None leaves them as they are."""
+    torch = require_torch()
+    before = torch.get_num_threads()
+    if count in (None, before):
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,123 @@
+"""Which sections a file has, how long they are and how they are cut (spec/d3m-0.2.md section 5).
+
+All of it follows from the records, but the lengths of sections whose rows differ in length: those are listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from d3codec.format import limits
+from d3codec.format.conditioning import (
+    ClassIdConditioning,
+    DeltaConditioning,
+    TokensConditioning,
+    VectorsConditioning,
+    WordsConditioning,
+)
+from d3codec.format.fields import quantized_row_bytes
+
+if TYPE_CHECKING:
+    from d3codec.format.manifest import Classes, Group, Profile
+
+
+class PlannedSection(NamedTuple):
+    """A section that the records call for: `rows` of `row_bytes` bytes each, or None for one of free length."""
+
+    name: str
+    group: int | None
+    rows: int | None
+    row_bytes: int | None
+
+
+class Plannable(Protocol):
+    """What section_plan needs of a Content or of a draft of one."""
+
+    @property
+    def classes(self) -> Classes: ...
+    @property
+    def groups(self) -> tuple[Group, ...]: ...
+    @property
+    def profile(self) -> Profile: ...
+
+
+def section_plan(content: Plannable) -> list[PlannedSection]:
+    """The critical sections in file order, with their sizes."""
+    classes = content.classes.count
+    plan = [PlannedSection("cls", None, None, None)]
+    if content.profile.name == "exact" and content.profile.corrections:
+        plan.append(PlannedSection("fix", None, None, None))
+    for number, group in enumerate(content.groups):
+        plan.append(_conditioning(number, group, classes))
+        if group.recipe.start.stored is not None:
+            row_bytes = group.recipe.start.stored.row_bytes
+            plan.append(PlannedSection("lat", number, classes * group.images.sources, row_bytes))
+        if group.labels.kind == "q":
+            rows = classes * group.images.count * group.images.grid[0] * group.images.grid[1]
+            plan.append(PlannedSection("lab", number, rows, group.labels.width))
+    return plan
+
+
+def conditioning_rows(group: Group, classes: int) -> int:
+    """Rows of a group's conditioning: one a class or one a source image, and the unconditional one if it is stored."""
+    conditioning = group.conditioning
+    rows = classes if conditioning.rows == "class" else classes * group.images.sources
+    return rows + (isinstance(conditioning, VectorsConditioning) and conditioning.negative == "row")
+
+
+def row_section(group: Group) -> str:
+    """Name of the section with the rows of a group's conditioning."""
+    return _ROW_SECTIONS[group.conditioning.kind]
+
+
+_ROW_SECTIONS = {"delta": "emb", "vectors": "emb", "words": "wrd", "tokens": "tok", "class-id": "ids"}
+
+
+def quantized_blocks(group: Group) -> list[int]:
+    """Numbers in each block (a scale and its codes) of a row of section `emb`: one a text encoder, or the vectors."""
+    conditioning = group.conditioning
+    if isinstance(conditioning, DeltaConditioning):
+        return [len(conditioning.slots) * width for width in conditioning.widths]
+    assert isinstance(conditioning, VectorsConditioning)
+    return [conditioning.slots * conditioning.width]
+
+
+def _conditioning(number: int, group: Group, classes: int) -> PlannedSection:
+    conditioning, name, rows = group.conditioning, row_section(group), conditioning_rows(group, classes)
+    if isinstance(conditioning, TokensConditioning):
+        return PlannedSection(name, number, None, None)
+    if isinstance(conditioning, ClassIdConditioning):
+        row_bytes = 4
+    elif isinstance(conditioning, WordsConditioning):
+        row_bytes = 2 * len(conditioning.slots)
+    else:
+        row_bytes = sum(quantized_row_bytes(size, conditioning.bits) for size in quantized_blocks(group))
+    return PlannedSection(name, number, rows, row_bytes)
+
+
+def part_count(rows: int, row_bytes: int) -> int:
+    """Number of parts into which a section of fixed rows is cut."""
+    return -(-rows // max(1, limits.CUT_BYTES // row_bytes))
+
+
+def part_lengths(rows: int, row_bytes: int) -> list[int]:
+    """Raw lengths of these parts."""
+    rows_a_part = max(1, limits.CUT_BYTES // row_bytes)
+    return [min(rows_a_part, rows - first) * row_bytes for first in range(0, rows, rows_a_part)]
+
+
+def critical_parts(plan: list[PlannedSection]) -> int:
+    """Number of critical parts. Computed, because 2^60 rows must not become a list."""
+    return sum(1 if not section.row_bytes else part_count(section.rows or 0, section.row_bytes) for section in plan)
+
+
+def planned_parts(plan: list[PlannedSection], lengths: tuple[int, ...]) -> Iterator[tuple[PlannedSection, int]]:
+    """Every critical part in file order: its section and its raw length. `lengths`: of the sections of free length."""
+    free = iter(lengths)
+    for section in plan:
+        if section.rows is None or section.row_bytes is None:
+            yield section, next(free)
+        else:
+            for length in part_lengths(section.rows, section.row_bytes):
+                yield section, length

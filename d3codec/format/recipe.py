@@ -1,0 +1,115 @@
+"""Records of how a latent is sampled: spec/d3m-0.2.md section 3.4. Real parameters are in millionths."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, Tag, model_validator
+
+from d3codec.format import limits
+from d3codec.format.fields import Bits, Millionths, Side, check_row, listed, quantized_row_bytes, tagged
+from d3codec.format.record import ListRecord, Record
+
+Beta = Annotated[int, Field(ge=1, le=limits.BETA)]
+TrainingSteps = Annotated[int, Field(ge=1, le=limits.TRAINING_STEPS)]
+Offset = Annotated[int, Field(ge=0, lt=limits.TRAINING_STEPS)]
+Channels = Annotated[int, Field(ge=1, le=limits.CHANNELS)]
+
+
+class StoredLatents(ListRecord):
+    """A latent a source, quantized to `bits` bits a value; shape (channels, height, width)."""
+
+    _open: ClassVar[bool] = True
+
+    bits: Bits
+    shape: Annotated[tuple[Channels, Side, Side], listed]
+
+    @model_validator(mode="after")
+    def _fits_a_part(self) -> Self:
+        check_row(self.values, self.bits)
+        return self
+
+    @property
+    def values(self) -> int:
+        """Numbers of one latent."""
+        return self.shape[0] * self.shape[1] * self.shape[2]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of the section `lat`."""
+        return quantized_row_bytes(self.values, self.bits)
+
+
+class Start(ListRecord):
+    """Start state a * stored + b * noise; a and b in millionths, `stored` None for noise alone."""
+
+    a: Millionths
+    b: Millionths
+    stored: StoredLatents | None
+
+
+NOISE = Start(a=0, b=limits.MILLION, stored=None)
+
+
+class _Recipe(Record):
+    """What all samplers share. Guidance 2000000 = 2.0; timesteps (spacing, offset)."""
+
+    _reinjects: ClassVar[bool] = False
+
+    betas: Annotated[tuple[Literal["linear", "scaled"], Beta, Beta, TrainingSteps], Field(alias="b"), listed]
+    guidance: Annotated[int, Field(alias="g", ge=0, le=limits.GUIDANCE)]
+    steps: Annotated[int, Field(alias="n", ge=1, le=limits.STEPS)]
+    prediction: Annotated[Literal["eps", "v", "sample"], Field(alias="p")]
+    timesteps: Annotated[tuple[Literal["leading", "trailing", "linspace"], Offset], Field(alias="t"), listed]
+    start: Annotated[Start, Field(alias="z")] = NOISE
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        count, (spacing, offset) = self.betas[3], self.timesteps
+        if self.steps > count:
+            raise ValueError("more steps than training steps")
+        if spacing != "leading" and offset:
+            raise ValueError("only leading timesteps have an offset")
+        if spacing == "leading" and (self.steps - 1) * (count // self.steps) + offset >= count:
+            raise ValueError("the offset moves the first timestep beyond the training steps")
+        if self._reinjects and self.start.stored is None:
+            raise ValueError("re-injection needs stored latents")
+        if self._reinjects and self.steps < 2:
+            raise ValueError("re-injection is defined for two steps or more")
+        if not self._reinjects and (self.start.a == 0) != (self.start.stored is None):
+            raise ValueError("the start needs stored latents exactly if their factor is not 0")
+        return self
+
+
+class DdimRecipe(_Recipe):
+    """DDIM; eta in millionths, 0 for the deterministic sampler."""
+
+    sampler: Annotated[Literal["ddim"], Field(alias="s")] = "ddim"
+    eta: Annotated[Millionths, Field(alias="e")] = 0
+    final_alpha: Annotated[Literal["first", "one"], Field(alias="f")]
+
+
+class ReinjectRecipe(_Recipe):
+    """DDIM whose predicted latent is mixed with the stored one at every step (LD3M)."""
+
+    _reinjects: ClassVar[bool] = True
+
+    sampler: Annotated[Literal["ddim-reinject"], Field(alias="s")] = "ddim-reinject"
+    final_alpha: Annotated[Literal["first", "one"], Field(alias="f")]
+
+
+class EulerRecipe(_Recipe):
+    """Euler, or Euler ancestral. initial: scale of the first noise, "sigma" or the "root" of its square and 1."""
+
+    sampler: Annotated[Literal["euler", "euler-ancestral"], Field(alias="s")]
+    initial: Annotated[Literal["sigma", "root"], Field(alias="i")]
+    sigmas: Annotated[Literal["table", "karras"], Field(alias="q")]
+
+
+Recipe = Annotated[
+    Annotated[DdimRecipe, Tag("=ddim")]
+    | Annotated[ReinjectRecipe, Tag("=ddim-reinject")]
+    | Annotated[EulerRecipe, Tag("=euler")]
+    | Annotated[EulerRecipe, Tag("=euler-ancestral")],
+    tagged("s", "sampler"),
+]
