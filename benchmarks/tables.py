@@ -17,7 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md",)
+PAGES = ("README.md", "docs/determinism.md")
 
 
 def read(name: str) -> dict[str, Any]:
@@ -61,7 +61,39 @@ def heldout() -> str:
     return "\n".join(lines)
 
 
-TABLES: dict[str, Callable[[], str]] = {"demo": demo, "heldout": heldout}
+def identity() -> str:
+    """Differing 8-bit values by profile and variant; where none differ, the largest difference before rounding."""
+    rows = read("identity")["rows"]
+    profiles = list(dict.fromkeys(row["profile"] for row in rows))
+    cells = {(row["variant"], row["profile"]): _difference(row) for row in rows}
+    lines = [
+        f"| against the reference | {' | '.join(f'`{name}`' for name in profiles)} |",
+        "|---|" + "---:|" * len(profiles),
+    ]
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        shown = [cells.get((variant, profile), "") for profile in profiles]
+        lines.append(f"| {variant} | {' | '.join(shown)} |")
+    of = {profile: next(row["of"] for row in rows if row["profile"] == profile) for profile in profiles}
+    lines.append(f"| *values compared* | {' | '.join(f'*{of[profile]:,}*' for profile in profiles)} |")
+    return "\n".join(lines)
+
+
+def _difference(row: dict[str, Any]) -> str:
+    if row["differing"]:
+        return f"{row['differing']:,} differ"
+    return "**0**, bits equal" if row["bits_equal"] else f"**0** ({row['largest_before_rounding']:.1e})"
+
+
+def speed() -> str:
+    lines = ["| what | against | ratio | lowest to highest of the pairs |", "|---|---|---:|---:|"]
+    for row in read("decode_speed")["rows"]:
+        lines.append(
+            f"| {row['what']} | {row['against']} | {row['ratio']:.2f} | {row['low']:.2f} to {row['high']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {"demo": demo, "heldout": heldout, "identity": identity, "speed": speed}
 
 
 def filled(page: str) -> str:

@@ -351,8 +351,12 @@ class Dataset:
         progress: Progress | None = None,
     ) -> Iterator[tuple[Key, np.ndarray]]:
         """The wanted images as they come out of the decoder, which goes through group after group."""
-        from d3codec.decoder.decode import decoded_units
+        from d3codec.decoder.precision import choose_device, fingerprint
+        from d3codec.decoder.units import decoded_units, warn_if_unlike
+        from d3codec.generators.weights import require_torch
 
+        require_torch()
+        warn_if_unlike(self.file, self.profile, fingerprint(choose_device(device)))
         wanted = set(plan.images)
         units = decoded_units(
             self.file,

@@ -18,7 +18,7 @@ from d3codec.decoder.budget import Budget, Work
 from d3codec.decoder.choice import Choice
 from d3codec.decoder.renderers import Progress
 from d3codec.decoder.shard import Shard, image_keys
-from d3codec.decoder.units import Processes, decoded_units
+from d3codec.decoder.units import Processes, decoded_units, warn_if_unlike
 from d3codec.decoder.writers import FORMATS, ContactSheet, ShardFolder, Writer, contact_sheet
 from d3codec.decoder.writers.promise import PixelCheck
 from d3codec.errors import UsageError
@@ -91,6 +91,7 @@ def decode(
     file, plan, print_ = choice.decoding.file, choice.decoding.plan, choice.decoding.fingerprint
     # Opened before anything is computed: a conflict is told at once.
     writers = _writers(choice, output, format, contact_sheet)
+    warn_if_unlike(file, choice.decoding.profile, print_)
     if budget is not None:
         budget.check(Work.of(file.content, plan), file.path)
     units = decoded_units(

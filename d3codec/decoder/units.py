@@ -20,7 +20,7 @@ from d3codec.decoder.budget import Budget
 from d3codec.decoder.cache import cache_limit, home
 from d3codec.decoder.helper import Job
 from d3codec.decoder.plan import UNIT_IMAGES, Plan, Unit
-from d3codec.decoder.precision import choose_device, compute_dtype, fingerprint, settings
+from d3codec.decoder.precision import choose_device, compute_dtype, differences, fingerprint, settings
 from d3codec.decoder.processes import Helpers, environments, worthwhile
 from d3codec.decoder.renderers import Progress, Renderers, Run, render_units
 from d3codec.errors import OutputError, UsageError
@@ -80,6 +80,17 @@ def decoded_units(
                 if progress:
                     progress("decode", done, total)
                 yield unit, pixels
+
+
+def warn_if_unlike(file: D3MFile, profile: str, here: str) -> None:
+    """A warning (UserWarning) if a reproducible file was made under another fingerprint: its pixels may differ here."""
+    made = file.about.fingerprint if file.about else None
+    if profile == file.content.profile.name == "reproducible" and made is not None and made != here:
+        unlike = "; ".join(differences(made, here))
+        warnings.warn(
+            f"{file.path}: made on another machine, so a few of its pixels may differ by a level here: {unlike}",
+            stacklevel=3,
+        )
 
 
 def _runs(units: Sequence[Unit], at_once: int) -> Iterator[Run]:

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from tiny_pipeline import make_file, make_group, make_pipeline
 
+from d3codec.dataset import load
 from d3codec.decoder.decode import contact_sheet, decode, decoded_units
 from d3codec.decoder.plan import Plan
 from d3codec.decoder.writers import SHEET_BYTES
@@ -197,6 +198,23 @@ def test_words_and_groups(made, tmp_path):
     assert loads == [("load generator", 0, 1), ("load generator", 1, 1)], "the networks are loaded once"
     with pytest.raises(UsageError, match="imagefolder"):
         decode(tmp_path / "two.d3m", tmp_path / "out.npz", format="npz", generator=pipeline)
+
+
+def test_another_machine_is_told(made, tmp_path):
+    """A reproducible file that was made under another fingerprint: a warning that says what differs."""
+    path, pipeline, _ = made
+    file = D3MFile.open(path)
+    about = file.about.model_copy(update={"fingerprint": file.about.fingerprint.replace("torch 2", "torch 1")})
+    sections = {("cls", None): file.section("cls"), ("emb", 0): file.section("emb", 0)}
+    sections |= {("lab", 0): file.section("lab", 0)}
+    other = tmp_path / "other.d3m"
+    draft = ContentDraft(file.content.classes, file.content.groups, file.content.profile)
+    other.write_bytes(write_d3m(draft, sections, about, {"x-leaf": file.section("x-leaf")}))
+    with pytest.warns(UserWarning, match=r"made on another machine.*torch 1\..* against 2\."):
+        decode(other, tmp_path / "out", generator=pipeline, device="cpu")
+    with pytest.warns(UserWarning, match="made on another machine"):
+        load(other).images(generator=pipeline, device="cpu")
+    decode(other, tmp_path / "fast", generator=pipeline, device="cpu", profile="fast")  # promises nothing
 
 
 @pytest.mark.parametrize("profile", ["exact", "exact-fixed"])
