@@ -37,8 +37,8 @@ def own_layers(part: LoadedPart, dtype: torch.dtype, device: torch.device) -> No
 class TextPooling(torch.nn.Module):
     """Hidden states [batch, length, width] -> one vector [batch, width]: their mean looks at itself and at them.
 
-    What diffusers' `AttentionPooling` computes (as CLIP pools an image, Radford et al. 2021), with a softmax in the dtype
-    of the network. The mean is made of a product with ones, which the profile `exact-fixed` knows.
+    What diffusers' `AttentionPooling` computes (as CLIP pools an image, Radford et al. 2021), with a softmax in the
+    dtype of the network. The mean is made of a product with ones, which the profile `exact-fixed` knows.
     """
 
     def __init__(self, theirs: Any) -> None:
