@@ -213,7 +213,10 @@ def save(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
     result = {
         "question": "do other kernels give other pixels?",
         "reference": "batch 8, one thread, default kernels",
-        "files": {"digits.d3m": digest, "network": "benchmarks/networks.py, random weights, 64 x 64, 10 steps with guidance"},
+        "files": {
+            "digits.d3m": digest,
+            "network": "benchmarks/networks.py, random weights, 64 x 64, 10 steps with guidance",
+        },
         "environment": {"fingerprint": fingerprint("cpu"), "cuda": torch.cuda.is_available()},
         "not_measured": [] if arguments.device == "cuda" else ["GPU", "processors other than this one"],
         "runs": 1,

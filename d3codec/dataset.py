@@ -14,6 +14,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from d3codec.decoder.budget import Budget, Work
 from d3codec.errors import FormatError, MissingExtraError, UsageError
 from d3codec.format.file import D3MFile
 from d3codec.groups import GroupInfo, describe_groups
@@ -21,7 +22,7 @@ from d3codec.groups import GroupInfo, describe_groups
 if TYPE_CHECKING:
     import numpy as np
 
-    from d3codec.decoder.plan import Plan
+    from d3codec.decoder.plan import Extent, Plan
     from d3codec.format.manifest import About
     from d3codec.torch_dataset import TorchDataset
 
@@ -306,10 +307,13 @@ class Dataset:
 
     def plan(self) -> Plan:
         """The units to decode for this view, and its images as (group, class position, index) in order."""
-        from d3codec.decoder.plan import Plan
+        return self._extent().plan()
+
+    def _extent(self) -> Extent:
+        from d3codec.decoder.plan import Extent
 
         selection = self.selection
-        return Plan.of(self.file.content, selection.classes, selection.ipc, selection.groups)
+        return Extent.of(self.file.content, selection.classes, selection.ipc, selection.groups)
 
     def images(
         self,
@@ -317,6 +321,7 @@ class Dataset:
         generator: str | Path | None = None,
         batch_size: int | None = None,
         progress: Progress | None = None,
+        budget: Budget | None = Budget(),  # noqa: B008  # frozen
     ) -> np.ndarray:
         """The pixels of this view: uint8 (images, height, width, 3), decoded or taken from the cache.
 
@@ -326,21 +331,28 @@ class Dataset:
                 that cache are searched for the generator that the file names.
             batch_size: bounds the images on the device; it sets the batch only in profile `fast`.
             progress: called as progress(stage, done, total).
+            budget: what the decode may cost (`decoder.budget.Budget`); None: anything.
 
         Raises:
             MissingExtraError: torch is not installed.
             MissingGeneratorError: the weights are not on this machine.
-            UsageError: groups have images of different sizes.
+            UsageError: groups have images of different sizes, or more work than the budget allows.
         """
         import numpy as np
 
         _agree(self, "images of different sizes", {group.size for group in self.groups})
+        self._check(budget)
         plan = self.plan()
         place = {key: number for number, key in enumerate(plan.images)}
         images = np.empty((len(place), *self.groups[0].size, 3), np.uint8)
-        for key, image in self._decoded(plan, device, generator, batch_size, progress):
+        for key, image in self._decoded(plan, device, generator, batch_size, progress, budget):
             images[place[key]] = image
         return images
+
+    def _check(self, budget: Budget | None) -> None:
+        """Raises UsageError for more work than the budget allows, before anything is listed."""
+        if budget is not None:
+            budget.check(Work.of(self._extent()), self.path)
 
     def _decoded(
         self,
@@ -349,6 +361,7 @@ class Dataset:
         generator: str | Path | None = None,
         batch_size: int | None = None,
         progress: Progress | None = None,
+        budget: Budget | None = None,
     ) -> Iterator[tuple[Key, np.ndarray]]:
         """The wanted images as they come out of the decoder, which goes through group after group."""
         from d3codec.decoder.precision import choose_device, fingerprint
@@ -366,6 +379,7 @@ class Dataset:
             generator=generator,
             batch_size=batch_size,
             progress=progress,
+            budget=budget,
         )
         for unit, pixels in units:
             for class_index, index, image in zip(unit.classes, unit.indices, pixels, strict=True):
@@ -374,7 +388,8 @@ class Dataset:
                     yield key, image
 
     def __iter__(self) -> Iterator[Sample]:
-        """Samples in order, decoded as they are needed."""
+        """Samples in order, decoded as they are needed. More than the default budget of `images` allows is refused."""
+        self._check(Budget())
         logits, plan = self._logits(), self.plan()
         waiting: dict[Key, np.ndarray] = {}
         decoded = self._decoded(plan)
@@ -390,19 +405,25 @@ class Dataset:
 
         return None if self.labels.kind == "hard" else self.labels.logits().astype(np.float32)
 
-    def to_numpy(self) -> dict[str, np.ndarray]:
+    def to_numpy(self, budget: Budget | None = Budget()) -> dict[str, np.ndarray]:  # noqa: B008  # frozen
         """`images` uint8 (images, height, width, 3), `classes` int64 (images,) and, unless the labels are
-        hard, `patch_logits` float32 (images, patches, label width)."""
-        arrays = {"images": self.images(), "classes": self.labels.hard()}
+        hard, `patch_logits` float32 (images, patches, label width). `budget` is that of `images`."""
+        arrays = {"images": self.images(budget=budget), "classes": self.labels.hard()}
         logits = self._logits()
         return arrays if logits is None else arrays | {"patch_logits": logits}
 
-    def to_torch(self, dtype: str = "uint8", patches: bool = False) -> TorchDataset:
+    def to_torch(
+        self,
+        dtype: str = "uint8",
+        patches: bool = False,
+        budget: Budget | None = Budget(),  # noqa: B008  # frozen
+    ) -> TorchDataset:
         """A torch Dataset of this view; everything is decoded now, before a worker starts.
 
         Arguments:
             dtype: of the image tensors: `uint8`, or `float32` from 0 to 1.
             patches: one item a patch (patch, logits of the patch, class_index) instead of one an image.
+            budget: as for `images`.
 
         Returns:
             Items are named tuples: image (3, height, width), patch_logits float32 (patches, label width),
@@ -419,7 +440,7 @@ class Dataset:
         except ModuleNotFoundError as error:
             raise MissingExtraError("decode") from error
         grid = self.grid if patches else None
-        arrays = self.to_numpy()
+        arrays = self.to_numpy(budget)
         if grid is not None:
             arrays = _by_patch(arrays, grid)
         return TorchDataset(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from tiny_pipeline import make_group
 
 from d3codec.decoder.digests import image_digest, pixel_digest
-from d3codec.decoder.plan import Plan
+from d3codec.decoder.plan import Extent, Plan
 from d3codec.decoder.shard import Key, Shard, image_keys
 from d3codec.decoder.writers import Decoding, ShardFolder, Writer
 from d3codec.format.file import ContentDraft, D3MFile, write_d3m
@@ -71,9 +72,8 @@ def write_shards(folder: Path, decoding: Decoding, images: Images, count: int) -
 
 
 def write_shard(folder: Path, decoding: Decoding, images: Images, shard: Shard) -> Path:
-    part = Decoding(
-        decoding.file, shard.of(decoding.plan), decoding.profile, decoding.fingerprint, decoding.classes, decoding.limit
-    )
+    plan = shard.of(Extent.of(decoding.file.content, decoding.classes, decoding.limit)).plan()
+    part = replace(decoding, plan=plan)
     write(ShardFolder(folder, part, shard), part, images)
     return folder
 

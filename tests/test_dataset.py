@@ -14,6 +14,7 @@ from tiny_pipeline import make_file, make_group, make_pipeline
 
 import d3codec
 from d3codec.dataset import Dataset, open_file
+from d3codec.decoder.budget import Budget
 from d3codec.download import download
 from d3codec.errors import FormatError, HeadError, MissingError, MissingFileError, MissingGeneratorError, UsageError
 from d3codec.format.file import ContentDraft, write_d3m
@@ -429,3 +430,12 @@ def test_other_protocols_of_fsspec(bare):
     assert d3codec.load(f"file://{bare}").content_id == d3codec.load(bare).content_id
     with pytest.raises(MissingFileError):
         d3codec.load(f"file://{bare}x")
+
+
+def test_more_than_the_budget_is_refused(tiny, pipeline):
+    dataset = d3codec.load(tiny)
+    for make in (dataset.images, dataset.to_numpy, dataset.to_torch):
+        with pytest.raises(UsageError, match="images") as caught:
+            make(budget=Budget(images=14))
+        assert "budget=None" in caught.value.hint
+    assert dataset.images(generator=pipeline, budget=None).shape == (15, 8, 8, 3)

@@ -33,13 +33,13 @@ def command(action: str, content_id: str | None, everything: bool, as_json: bool
     from d3codec.decoder.cache import cache_entries, cache_limit, home, remove_cached
 
     if action == "path":
-        place = {"path": str(home() / "decoded"), "limit_bytes": cache_limit()}
+        path = str(home() / "decoded")
         if as_json:
-            print_json(place)
+            print_json({"path": path, "limit_bytes": cache_limit()})
         else:
-            click.echo(place["path"])
+            click.echo(path)
         return
-    entries = remove_cached(home(), content_id or "") if action == "rm" else cache_entries(home())
+    entries = remove_cached(home(), content_id) if action == "rm" else cache_entries(home())
     if as_json:
         rows = [
             {

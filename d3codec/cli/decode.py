@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,7 +19,6 @@ from d3codec.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from d3codec.dataset import Dataset
     from d3codec.decoder.budget import Work
     from d3codec.decoder.decode import DecodeReport
     from d3codec.decoder.estimate import Estimate
@@ -32,6 +32,12 @@ def _process_count(_ctx: click.Context, _param: click.Parameter, text: str) -> i
     if not (text.isascii() and text.isdecimal() and int(text) > 0):
         raise click.BadParameter(f"{text!r} is neither 'auto' nor a number above 0")
     return int(text)
+
+
+def _finite(_ctx: click.Context, _param: click.Parameter, number: float | None) -> float | None:
+    if number is not None and not math.isfinite(number):
+        raise click.BadParameter(f"{number} is not a size in GB")
+    return number
 
 
 format_option = click.option(
@@ -72,7 +78,8 @@ format_option = click.option(
     "--batch-size",
     metavar="N",
     type=click.IntRange(min=1),
-    help="Images computed at once in profile fast; the others always compute units of eight.",
+    help="Images computed at once in profile fast, above eight rounded down to whole units of eight; the other "
+    "profiles always compute units of eight.",
 )
 @click.option(
     "--profile",
@@ -93,7 +100,9 @@ format_option = click.option(
     "--cache-gb",
     metavar="GB",
     type=click.FloatRange(min=0),
-    help="Size of the cache of finished units; those used longest ago go first. Default: D3CODEC_CACHE_GB, else 10.",
+    callback=_finite,
+    help="Size of the cache of finished units; those used longest ago go first, units of this decode only if it alone "
+    "is larger. Default: D3CODEC_CACHE_GB, else 10.",
 )
 @click.option("--dry-run", is_flag=True, help="Only say how much there is to decode, after timing up to eight images.")
 @click.option("-y", "--yes", is_flag=True, help="Decode however much it is.")
@@ -122,30 +131,29 @@ def command(
     """Decode FILE (a path or a URL) into images.
 
     Needs the extra `decode` and the generator. After Ctrl-C or a crash the same command continues: finished units of
-    eight images are kept in a cache. Without --yes more than 100,000 images, more than 10 GB of pixels, or what is
-    expected to take more than 24 hours is refused.
+    eight images are kept in a cache. Without --yes more than 100,000 images, more than 10 GB of pixels, 4 GB of memory
+    for the images of a unit, or what is expected to take more than 24 hours is refused.
     """
     if output is None and contact_sheet is None and not dry_run:
         raise click.UsageError("say where to: -o PATH, --contact-sheet PNG, or both")
     if dry_run and contact_sheet is not None:
         raise click.UsageError("--dry-run estimates the whole decode and draws no --contact-sheet")
-    from d3codec.dataset import load
-    from d3codec.decoder.budget import Budget, Work
+    from d3codec.dataset import open_file
+    from d3codec.decoder.budget import Budget
     from d3codec.decoder.choice import Choice
     from d3codec.decoder.decode import decode
     from d3codec.decoder.estimate import estimate
 
-    dataset = load(file, profile=profile)
+    opened = open_file(file)
     what: dict[str, Any] = {
-        "classes": None if classes is None else class_positions(dataset, classes),
+        "classes": None if classes is None else [word.strip() for word in classes.split(",")],
         "limit": limit,
         "shard": shard,
         "profile": profile,
         "device": device,
     }
     if not quiet:
-        asked = Choice.of(dataset.file, **what, sheet_only=output is None and not dry_run)
-        print_hint(in_words(Work.of(dataset.file.content, asked.decoding.plan)))
+        print_hint(in_words(Choice.of(opened, **what, sheet_only=output is None and not dry_run).work))
     options: dict[str, Any] = what | {
         "format": format,
         "batch_size": batch_size,
@@ -157,9 +165,9 @@ def command(
     with progress(quiet) as callback:
         options["progress"] = callback
         if dry_run:
-            found = estimate(dataset.file, **options)
+            found = estimate(opened, output, **options)
         else:
-            report = decode(dataset.file, output, contact_sheet=contact_sheet, **options)
+            report = decode(opened, output, contact_sheet=contact_sheet, **options)
     if as_json:
         print_json(found.as_json() if dry_run else report.as_json())
     elif dry_run:
@@ -193,11 +201,15 @@ def _show_estimate(found: Estimate) -> None:
     else:
         times = f"{found.processes} process{'es' if found.processes > 1 else ''}"
         time = f"{found.device_hours:,.4f} {device} hours; {duration(3600 * found.hours)} with {times}"
+    cached = "" if found.units_cached is None else f", {found.units_cached:,} of them in the cache"
     rows = [
-        ["images", f"{found.images:,} in {found.units:,} units, {found.units_cached:,} of them in the cache"],
+        ["images", f"{found.images:,} in {found.units:,} units{cached}"],
         ["output", f"about {size(found.output_bytes)} as {found.format}, {size(found.pixel_bytes)} of pixels"],
         ["time", time],
     ]
+    if (needed := found.cache_bytes or 0) > found.cache_limit_bytes:
+        short = f"{size(needed)} are more than its {size(found.cache_limit_bytes)}"
+        rows.append(["cache", f"{short}: a rerun cannot continue without --cache-gb {-(-needed // 10**9)}"])
     if found.refused is not None:
         rows.append(["refused", f"without --yes: {found.refused}"])
     print_table(["", ""], rows, heading=False)
@@ -217,18 +229,3 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:,.1f} hours"
-
-
-def class_positions(dataset: Dataset, words: str) -> list[int]:
-    """Positions of classes given as `zero,n01440764,3`: names and ids come before numbers."""
-    from d3codec.errors import UsageError
-
-    positions = []
-    for word in (word.strip() for word in words.split(",")):
-        try:
-            positions.append(dataset.position(word))
-        except UsageError:
-            if not (word.isascii() and word.isdecimal()):
-                raise
-            positions.append(dataset.position(int(word)))
-    return positions

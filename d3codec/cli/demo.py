@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from d3codec.cli.console import json_option, print_json, processes_option, progress, quiet_option, usable_cores
+from d3codec.cli.console import json_option, print_json, processes_option, progress, quiet_option
 
 
 @click.command("demo", short_help="See it work on the digits, in a few minutes.")
@@ -27,6 +27,7 @@ def command(output: str, processes: int | None, as_json: bool, quiet: bool) -> N
 
     Needs the extra `demo`; no GPU, no download.
     """
+    from d3codec.decoder.processes import usable_cores
     from d3codec.training.demo import run_demo
 
     with progress(quiet) as callback:

@@ -16,7 +16,6 @@ from d3codec.cli.console import (
     processes_option,
     progress,
     quiet_option,
-    usable_cores,
 )
 from d3codec.cli.encode import on_error_option
 
@@ -89,6 +88,7 @@ def command(
     The accuracy is the mean over the runs and the spread their standard deviation, both in percent.
     """
     from d3codec.decoder.precision import choose_device
+    from d3codec.decoder.processes import usable_cores
     from d3codec.sources import read_images
     from d3codec.training.protocols import evaluate
 

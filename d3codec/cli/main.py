@@ -76,7 +76,11 @@ class Commands(click.Group):
             return code if isinstance(code, int) else 0
         except BrokenPipeError:
             raise
-        except click.Abort:  # click's name for Ctrl-C
+        except click.Abort as error:  # click's name for Ctrl-C, and for the end of a file, which is another matter
+            if isinstance(error.__cause__, EOFError):
+                if os.environ.get("D3CODEC_DEBUG") == "1":
+                    raise
+                return fail(as_d3m_error(error.__cause__), machine)
             return _interrupted(RESUMABLE.intersection(arguments[:1]), machine)
         except click.ClickException as error:
             return _misused(error, machine)

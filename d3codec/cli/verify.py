@@ -35,28 +35,39 @@ def _decode_value(_ctx: click.Context, _param: click.Parameter, value: str | Non
     callback=_decode_value,
     help="Also decode all images, or N of them, and compare them with the digests in the file.",
 )
+@click.option("-y", "--yes", is_flag=True, help="Decode however much it is.")
 @generator_option
 @device_option
 @json_option
 @quiet_option
-def command(files: tuple[str, ...], decode: Any, generator: str | None, device: str, as_json: bool, quiet: bool) -> int:
+def command(
+    files: tuple[str, ...], decode: Any, yes: bool, generator: str | None, device: str, as_json: bool, quiet: bool
+) -> int:
     """Check each FILE (a path or a URL): head, sections, digests; with --decode the pixels too.
 
     Exit code 0: good, also where this machine cannot prove the pixels. 3: damaged, or other pixels than it
     promises. 4: the file or something needed is missing. With several files the worst of their codes; --json
-    prints one line a file.
+    prints one line a file. As much as d3codec decode refuses without --yes is refused here too.
     """
-    codes = [_verify(file, decode, generator, device, as_json, quiet) for file in files]
+    codes = [_verify(file, decode, yes, generator, device, as_json, quiet) for file in files]
     return 3 if 3 in codes else max(codes)
 
 
-def _verify(file: str, decode: Any, generator: str | None, device: str, as_json: bool, quiet: bool) -> int:
+def _verify(file: str, decode: Any, yes: bool, generator: str | None, device: str, as_json: bool, quiet: bool) -> int:
     from d3codec.dataset import open_file
+    from d3codec.decoder.budget import Budget
     from d3codec.decoder.verify import verify
 
     try:
         with progress(quiet) as callback:
-            report = verify(open_file(file), decode=decode, generator=generator, device=device, progress=callback)
+            report = verify(
+                open_file(file),
+                decode=decode,
+                generator=generator,
+                device=device,
+                budget=None if yes else Budget(),
+                progress=callback,
+            )
     except D3MError as error:
         if as_json:
             print_json({"file": file, **error.as_json()}, indent=None)

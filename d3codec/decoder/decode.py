@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from d3codec.decoder.background import Background
-from d3codec.decoder.budget import Budget, Work
-from d3codec.decoder.choice import Choice
+from d3codec.decoder.budget import Budget
+from d3codec.decoder.cache import UnitCache, home
+from d3codec.decoder.choice import Choice, check_format, shard_error
 from d3codec.decoder.renderers import Progress
 from d3codec.decoder.shard import Shard, image_keys
 from d3codec.decoder.units import Processes, decoded_units, warn_if_unlike
-from d3codec.decoder.writers import FORMATS, ContactSheet, ShardFolder, Writer, contact_sheet
-from d3codec.decoder.writers.promise import PixelCheck
-from d3codec.errors import UsageError
+from d3codec.decoder.writers import Writer, contact_sheet
+from d3codec.errors import PixelsError
 from d3codec.format.file import D3MFile
 
 __all__ = ["DecodeReport", "contact_sheet", "decode", "decoded_units"]
@@ -68,18 +68,21 @@ def decode(
         output: a folder (`imagefolder`: CLASS/IMAGE.png by number, classes.json, decode.json; `webdataset`: tar
             shards; `parquet`: as the Hugging Face hub has datasets) or a file (`npz`: images, classes and, where the
             file has them, labels). None keeps the units in the cache only.
-        classes: positions, names or ids of the classes; None: all.
+        classes: positions, names or ids of the classes; a string that is neither name nor id may be a position; None:
+            all.
         limit: the first so many images of each class; None: all.
         shard: 'i/n': the i-th (from 0) of n parts of the work, as a folder of pictures for `join`.
         contact_sheet: a PNG with a row of images for each class (at most 40 rows of 10); without `output` nothing
             else is decoded.
-        batch_size: images computed at once. It changes the batch in profile `fast` only.
+        batch_size: images computed at once, above eight rounded down to a multiple of eight. It changes the batch in
+            profile `fast` only.
         profile: 'exact', 'exact-fixed', 'reproducible' or 'fast'; None: the file's.
         device: 'auto', 'cpu' or 'cuda'.
         generator: folder or cached Hugging Face repository; None searches the package and the local cache.
         processes: so many on this machine, or 'auto': one a GPU or one a core where the work is worth their start.
         budget: what the decode may cost; None: anything.
-        cache_gigabytes: size of the cache, beyond which the units used longest ago go; None: D3CODEC_CACHE_GB, or 10.
+        cache_gigabytes: size of the cache, beyond which the units used longest ago go, those of this decode only if it
+            alone is larger; None: D3CODEC_CACHE_GB, or 10.
         progress: called with (stage, done, total).
 
     Raises:
@@ -87,17 +90,22 @@ def decode(
         needs; OutputError: the output holds something else or cannot be written; PixelsError: a whole dataset whose
         pixels are not those that an exact file promises; UsageError: arguments, or more work than the budget allows.
     """
+    check_format(format)
     choice = Choice.of(file, classes, limit, shard, profile, device, sheet_only=output is None and bool(contact_sheet))
-    file, plan, print_ = choice.decoding.file, choice.decoding.plan, choice.decoding.fingerprint
+    if choice.shard is not None and (output is None or contact_sheet is not None):
+        raise shard_error()
+    choice.check(budget)  # before anything is listed
+    file, decoding = choice.file, choice.decoding
+    plan = decoding.plan
     # Opened before anything is computed: a conflict is told at once.
-    writers = _writers(choice, output, format, contact_sheet)
-    warn_if_unlike(file, choice.decoding.profile, print_)
-    if budget is not None:
-        budget.check(Work.of(file.content, plan), file.path)
+    writers = choice.writers(output, format, contact_sheet)
+    warn_if_unlike(file, decoding.profile, decoding.fingerprint)
+    cache = UnitCache(home(), decoding.cache_key)
+    kept = any(cache.path(unit).exists() for unit in plan.units)
     units = decoded_units(
         file,
         plan,
-        profile=choice.decoding.profile,
+        profile=decoding.profile,
         device=choice.device,
         generator=generator,
         batch_size=batch_size,
@@ -123,13 +131,19 @@ def decode(
         if not begun:  # a shard may be empty
             _begin(writers)
         background.finish()
-        for writer in writers:
-            writer.finish()
+        try:
+            for writer in writers:
+                writer.finish()
+        except PixelsError as error:
+            if kept:  # whatever is wrong in the cache is not met again
+                cache.clear()
+                error.hint = "Units kept from before may be wrong and were removed: the same command decodes afresh."
+            raise
     return DecodeReport(
         file.content_id,
         len(plan.images),
-        choice.decoding.profile,
-        print_,
+        decoding.profile,
+        decoding.fingerprint,
         _text(output),
         format if output is not None else None,
         None if choice.shard is None else str(choice.shard),
@@ -144,40 +158,3 @@ def _begin(writers: list[Writer]) -> None:
 
 def _text(path: str | os.PathLike[str] | None) -> str | None:
     return None if path is None else os.fspath(path)
-
-
-def _writers(
-    choice: Choice, output: str | os.PathLike[str] | None, format: str, contact_sheet: str | os.PathLike[str] | None
-) -> list[Writer]:
-    decoding = choice.decoding
-    if format not in FORMATS:
-        raise UsageError("an unknown output format", field="format", found=format, expected=", ".join(FORMATS))
-    if choice.shard is not None and (output is None or format != "imagefolder" or contact_sheet is not None):
-        raise UsageError(
-            "a shard is decoded into a folder of pictures and nothing else",
-            field="shard",
-            hint="Name a folder for it; d3codec join makes the other outputs from all shards.",
-        )
-    if output is not None and contact_sheet is not None and _inside(contact_sheet, output):
-        raise UsageError(
-            "the contact sheet would lie among the decoded images",
-            field="contact_sheet",
-            found=os.fspath(contact_sheet),
-            hint="Put it beside the output folder.",
-        )
-    writers: list[Writer] = []
-    if (check := PixelCheck.of(decoding)) is not None:
-        writers.append(check)  # the first to finish: no output is called finished that differs
-    if choice.shard is not None:
-        writers.append(ShardFolder(Path(output or ""), decoding, choice.shard))
-    elif output is not None:
-        writers.append(FORMATS[format](Path(output), decoding))
-    if contact_sheet is not None:
-        grids = {group.images.grid for group in decoding.file.content.groups}
-        names = [record.name for record in decoding.records]
-        writers.append(ContactSheet(Path(contact_sheet), names, grids.pop() if len(grids) == 1 else (1, 1)))
-    return writers
-
-
-def _inside(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> bool:
-    return Path(folder).absolute() in Path(path).absolute().parents

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from d3codec.decoder.budget import Budget, Work
-from d3codec.decoder.cache import UnitCache, cache_key, home
-from d3codec.decoder.choice import Choice
+from d3codec.decoder.budget import Budget
+from d3codec.decoder.cache import UnitCache, cache_limit, home, stored_bytes
+from d3codec.decoder.choice import Choice, check_format
 from d3codec.decoder.plan import Unit
-from d3codec.decoder.processes import worthwhile
+from d3codec.decoder.processes import most_processes, worthwhile
 from d3codec.decoder.renderers import Progress
 from d3codec.decoder.shard import Shard
-from d3codec.decoder.units import Processes, decoded_units
-from d3codec.decoder.writers import FORMATS, Decoding
+from d3codec.decoder.units import Processes, decoded_units, threads
+from d3codec.decoder.writers import Decoding
 from d3codec.decoder.writers.labels import StoredLabels
 from d3codec.decoder.writers.saving import png
 from d3codec.errors import UsageError
@@ -28,26 +28,30 @@ from d3codec.format.file import D3MFile
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a decode would make: `images`, about `output_bytes` in `format`, `pixel_bytes` as uint8 RGB. What it would
-    take: `device_hours` of a CPU process or a GPU ('cpu', 'cuda') for the units that are not in the cache, `hours`
-    with `processes` at once. Times come from the first `probe_images`, and are None if the work is beyond the budget
-    before anything is decoded. `refused` says why decode would refuse it, None if it would not."""
+    """What a decode would make: `images`, about `output_bytes` in `format`, `pixel_bytes` as uint8 RGB, `cache_bytes`
+    in a cache of `cache_limit_bytes`. What it would take: `device_hours` of a CPU process or a GPU ('cpu', 'cuda') for
+    the units that are not in the cache, `hours` with `processes` at once; zero if all are. Times come from the first
+    `probe_images`, made with one thread where several processes may follow; None: nothing was timed. `refused` says why
+    decode would refuse it, None if it would not. What it refuses before anything is decoded is neither timed nor looked
+    for in the cache."""
 
     content_id: str
     profile: str
     device: str
     images: int
     units: int
-    units_cached: int
     format: str
     output_bytes: int
     pixel_bytes: int
-    probe_images: int
-    seconds_per_image: float | None
-    device_hours: float | None
-    processes: int
-    hours: float | None
+    cache_limit_bytes: int
     refused: str | None
+    units_cached: int | None = None
+    cache_bytes: int | None = None
+    probe_images: int = 0
+    seconds_per_image: float | None = None
+    device_hours: float | None = None
+    processes: int = 1
+    hours: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -55,6 +59,7 @@ class Estimate:
 
 def estimate(
     file: D3MFile | str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
     *,
     format: str = "imagefolder",
     classes: Sequence[int | str] | None = None,
@@ -69,53 +74,54 @@ def estimate(
     cache_gigabytes: float | None = None,
     progress: Progress | None = None,
 ) -> Estimate:
-    """What `decode` with these arguments would make and take.
+    """What `decode` with these arguments would make and take; an `output` is checked as it does and not written.
 
     The probe is the first unit (up to eight images) that is not in the cache; it stays there. Work that the budget
     refuses unseen is not probed. Raises as `decode` does.
     """
-    if format not in FORMATS:
-        raise UsageError("an unknown output format", field="format", found=format, expected=", ".join(FORMATS))
+    check_format(format)
     choice = Choice.of(file, classes, limit, shard, profile, device)
-    decoding, work = choice.decoding, Work.of(choice.decoding.file.content, choice.decoding.plan)
-    key = cache_key(decoding.file.content_id, decoding.profile, decoding.fingerprint)
-    store = UnitCache(home(), key)
-    missing = [unit for unit in decoding.plan.units if not store.path(unit).exists()]
+    work = choice.work
     known = Estimate(
-        decoding.file.content_id,
-        decoding.profile,
+        choice.file.content_id,
+        choice.profile,
         choice.device,
         work.images,
-        len(decoding.plan.units),
-        len(decoding.plan.units) - len(missing),
+        choice.extent.units,
         format,
         work.pixel_bytes,
         work.pixel_bytes,
-        0,
-        None,
-        None,
-        1,
-        None,
-        _refusal(lambda: budget.check(work, decoding.file.path)) if budget else None,
+        cache_limit(cache_gigabytes),
+        _refusal(lambda: choice.check(budget)),
     )
-    if known.refused is not None or not decoding.plan.units:
+    if known.refused is not None:
+        return known
+    decoding = choice.decoding
+    if output is not None:
+        choice.writers(output, format)
+    store, units = UnitCache(home(), decoding.cache_key), decoding.plan.units
+    missing = [unit for unit in units if not store.path(unit).exists()]
+    known = replace(
+        known, units_cached=len(units) - len(missing), cache_bytes=stored_bytes(decoding.file.content, units)
+    )
+    if not units:
         return known
     pixels, seconds = _probe(
         choice,
-        (missing or list(decoding.plan.units))[0],
+        (missing or list(units))[0],
+        one_thread=processes != 1 and most_processes(choice.device) > 1,
         generator=generator,
         batch_size=batch_size,
         cache_gigabytes=cache_gigabytes,
         progress=progress,
     )
-    seconds = seconds if missing else 0.0
     left = seconds * len(missing)
     count = worthwhile(left, choice.device) if processes == "auto" else processes
     return replace(
         known,
         output_bytes=_output_bytes(decoding, format, pixels),
         probe_images=len(pixels) if missing else 0,
-        seconds_per_image=seconds / len(pixels),
+        seconds_per_image=seconds / len(pixels) if missing else None,
         device_hours=left / 3600,
         processes=count,
         hours=left / count / 3600,
@@ -123,7 +129,9 @@ def estimate(
     )
 
 
-def _probe(choice: Choice, unit: Unit, *, progress: Progress | None, **options: Any) -> tuple[np.ndarray, float]:
+def _probe(
+    choice: Choice, unit: Unit, *, one_thread: bool, progress: Progress | None, **options: Any
+) -> tuple[np.ndarray, float]:
     """Pixels of one unit, and the seconds that it took once the generator was loaded."""
     started = time.monotonic()
 
@@ -138,7 +146,8 @@ def _probe(choice: Choice, unit: Unit, *, progress: Progress | None, **options: 
     units = decoded_units(
         decoding.file, plan, profile=decoding.profile, device=choice.device, progress=loaded, **options
     )
-    ((_, pixels),) = units
+    with threads(1 if one_thread else None):
+        ((_, pixels),) = units
     return pixels, time.monotonic() - started
 
 

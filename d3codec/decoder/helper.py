@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from d3codec.decoder.cache import UnitCache, cache_key
 from d3codec.decoder.plan import Unit
-from d3codec.decoder.precision import fingerprint
+from d3codec.decoder.precision import fingerprint, machine
 from d3codec.decoder.renderers import Renderers, render_units
 from d3codec.format.file import D3MFile
 from d3codec.generators.weights import require_torch
@@ -37,7 +37,9 @@ class Job:
     trust_records: bool
     at_once: int
     folder: str | None
+    key: str
     limit: int
+    protect: bool
 
     @classmethod
     def of(
@@ -51,6 +53,7 @@ class Job:
         at_once: int,
         folder: Path | None,
         limit: int,
+        protect: bool,
     ) -> Self:
         return cls(
             file.path,
@@ -63,13 +66,14 @@ class Job:
             trust_records,
             at_once,
             None if folder is None else os.fspath(folder),
+            cache_key(file.content_id, profile, machine(profile, file.content.profile.name, fingerprint)),
             limit,
+            protect,
         )
 
     def store(self) -> UnitCache | None:
         """The cache of this decode, if it has one."""
-        key = cache_key(self.content_id, self.profile, self.fingerprint)
-        return None if self.folder is None else UnitCache(self.folder, key, self.limit)
+        return None if self.folder is None else UnitCache(self.folder, self.key, self.limit, self.protect)
 
 
 def main() -> None:
@@ -98,7 +102,6 @@ def _listen(messages: queue.SimpleQueue[bytes], saving: threading.Lock) -> None:
 
 
 def _prepare(job: Job) -> tuple[Renderers, UnitCache, int]:
-
     file = D3MFile.open(job.path if job.data is None else base64.b64decode(job.data))
     store, here = job.store(), fingerprint(job.device)
     if file.content_id != job.content_id or here != job.fingerprint or store is None:

@@ -25,7 +25,7 @@ from d3codec.decoder.shard import Key, image_keys
 from d3codec.decoder.writers import FORMATS, Decoding, Writer
 from d3codec.decoder.writers.image_folder import picture_name, read_picture
 from d3codec.decoder.writers.output import read_notes
-from d3codec.decoder.writers.promise import check_whole, promised_digest
+from d3codec.decoder.writers.promise import check_whole, images_in_all, promised_digest
 from d3codec.decoder.writers.shard_folder import DATASET, DIGESTS
 from d3codec.errors import FormatError, MissingError, MissingFileError, PixelsError, UsageError
 from d3codec.format.file import D3MFile
@@ -79,7 +79,7 @@ def join(
     Raises:
         MissingError: images are in none of the folders; PixelsError: a picture without the pixels that its shard
         made, shards that disagree, or a set that differs from what the file promises; UsageError: folders that are
-        no shards, or shards of different decodes; OutputError: as for `decode`.
+        no shards, or shards of different decodes; MissingFileError: no folder; OutputError: as for `decode`.
     """
     parts = [_read(Path(folder)) for folder in folders]
     if not parts:
@@ -90,7 +90,7 @@ def join(
     decoding = _decoding(parts[0])
     where = _owners(decoding, parts)
     expected = promised_digest(decoding)
-    whole = len(where) == len(Plan.of(decoding.file.content).images)
+    whole = len(where) == images_in_all(decoding.file.content)
     if whole and expected is not None:
         check_whole(decoding, {key: part.digests[name] for key, (part, name) in where.items()}, expected)
     writer: Writer = FORMATS[format](Path(output), decoding)
@@ -108,6 +108,9 @@ def join(
 
 
 def _read(folder: Path) -> Part:
+    if not folder.is_dir():
+        what = "a file, a folder is needed" if folder.exists() else "there is no such folder"
+        raise MissingFileError(what, file=str(folder))
     notes = read_notes(folder)
     if not isinstance(notes.get("shard"), str) or any(name not in notes for name in IDENTITY):
         raise UsageError(
@@ -182,7 +185,7 @@ def _owners(decoding: Decoding, parts: list[Part]) -> dict[Key, tuple[Part, str]
 def _incomplete(missing: dict[int, list[int]], parts: list[Part]) -> MissingError:
     gaps = [f"class {class_}: {text}" for class_, numbers in missing.items() for text in _ranges(numbers)]
     more = f" and {len(gaps) - _NAMED} more" if len(gaps) > _NAMED else ""
-    unfinished = [f"{part.folder} (shard {part.notes['shard']})" for part in parts if not part.digests]
+    unfinished = [f"{part.folder} (shard {part.notes['shard']})" for part in parts if not part.notes.get("finished")]
     return MissingError(
         f"{sum(map(len, missing.values())):,} images are in none of the shards",
         field="DIR",

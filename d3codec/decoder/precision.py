@@ -55,6 +55,12 @@ def choose_device(device: str) -> str:
     return "cuda" if present else "cpu"
 
 
+def machine(profile: str, promised: str, fingerprint: str) -> str | None:
+    """What pixels under a profile depend on beside the file, whose own profile is `promised`: the fingerprint, or None
+    if the file promises the same pixels everywhere."""
+    return None if profile == promised and profile in EVERYWHERE else fingerprint
+
+
 def compute_dtype(profile: str) -> torch.dtype:
     """The dtype of the networks under a profile; UsageError for an unknown profile."""
     if profile not in PROFILES:

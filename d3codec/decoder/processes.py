@@ -36,8 +36,12 @@ def worthwhile(seconds: float, device: str) -> int:
     each finds enough to do and there is memory for as many copies of this process."""
     if seconds <= START_SECONDS:
         return 1
-    most = require_torch().cuda.device_count() if device == "cuda" else min(usable_cores(), _copies_in_memory())
-    return max(1, min(most, int(seconds / START_SECONDS) + 1))
+    return max(1, min(most_processes(device), int(seconds / START_SECONDS) + 1))
+
+
+def most_processes(device: str) -> int:
+    """How many a decode on this machine may use at all."""
+    return require_torch().cuda.device_count() if device == "cuda" else min(usable_cores(), _copies_in_memory())
 
 
 def _copies_in_memory() -> int:

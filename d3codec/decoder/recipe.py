@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from d3codec.decoder import samplers, schedules
-from d3codec.errors import ManifestError
 from d3codec.format.limits import MILLION
 from d3codec.format.manifest import EulerRecipe, Recipe, ReinjectRecipe
 
@@ -21,25 +20,19 @@ if TYPE_CHECKING:
 
 
 class Sampler:
-    """A recipe made ready.
-
-    Raises (when made): ManifestError for a schedule that leaves nothing of the signal.
-    """
+    """A recipe made ready. The manifest's limits leave no schedule that has no tables."""
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe, self._scale = recipe, 1.0
-        try:
-            self._alphas = schedules.alpha_bars(*recipe.betas)
-            if isinstance(recipe, EulerRecipe):
-                self._visited, self._sigmas = schedules.euler_schedule(
-                    recipe.sigmas, *recipe.timesteps, recipe.steps, self._alphas
-                )
-                self._scale = schedules.initial_scale(recipe.initial, self._sigmas)
-            else:
-                self._timesteps = schedules.timesteps(*recipe.timesteps, recipe.steps, recipe.betas[3])
-                self._final = float(self._alphas[0]) if recipe.final_alpha == "first" else 1.0
-        except ValueError as error:  # the manifest's limits leave only products that reach 0
-            raise ManifestError("E_MANIFEST", str(error), field="recipe.betas", found=list(recipe.betas)) from None
+        self._alphas = schedules.alpha_bars(*recipe.betas)
+        if isinstance(recipe, EulerRecipe):
+            self._visited, self._sigmas = schedules.euler_schedule(
+                recipe.sigmas, *recipe.timesteps, recipe.steps, self._alphas
+            )
+            self._scale = schedules.initial_scale(recipe.initial, self._sigmas)
+        else:
+            self._timesteps = schedules.timesteps(*recipe.timesteps, recipe.steps, recipe.betas[3])
+            self._final = float(self._alphas[0]) if recipe.final_alpha == "first" else 1.0
 
     def start(self, noise: Tensor, stored: Tensor | None) -> Tensor:
         """The state before the first step, a * stored + b * scale * noise, in the shape of the noise."""

@@ -13,7 +13,7 @@ from d3codec.decoder.output import augment_gdd, window_resize
 from d3codec.decoder.plan import UNIT_IMAGES, Unit, sources_of
 from d3codec.decoder.precision import operators, round_levels, settings, to_levels
 from d3codec.decoder.recipe import Sampler
-from d3codec.decoder.rows import ConditioningRows
+from d3codec.decoder.rows import ConditioningRows, rows_of
 from d3codec.errors import GeneratorError, UsageError
 from d3codec.format.limits import MILLION
 from d3codec.format.manifest import Group
@@ -64,8 +64,11 @@ class Renderer:
     ) -> None:
         self._group, self._generator, self._profile = group, generator, profile
         self._device = generator.device.type
+        torch = require_torch()
+        self._state_dtype = torch.float64 if generator.dtype == torch.float64 else torch.float32
         self._shape = generator.latent_shape(*group.images.generated)
-        self._stored = self._read_stored(stored, classes)
+        self._stored = stored
+        self._check_stored()
         self._sampler = Sampler(group.recipe)
         self._rows = ConditioningRows(group, conditioning, generator, profile, classes)
         self._corrections = corrections or {}
@@ -115,12 +118,12 @@ class Renderer:
 
         def draw(n: int) -> Tensor:
             noise = normals_torch(self._group.noise_key, candidates, streams, self._shape, n=n, device=self._device)
-            return noise.to(torch.float64) if self._generator.dtype == torch.float64 else noise
+            return noise.to(self._state_dtype)
 
-        stored, per_class = self._stored, self._group.images.sources
+        per_class = self._group.images.sources
         with settings(self._profile, self._device):
             rows = classes * per_class + indices
-            clean = None if stored is None else torch.from_numpy(stored[rows]).to(draw(0))
+            clean = self._latents(rows)
             by_class = self._group.conditioning.rows == "class"
             condition = self._rows(classes if by_class else rows)
             state = self._sampler.start(draw(0), clean)
@@ -160,16 +163,24 @@ class Renderer:
             parts.append(to_levels(images))
         return np.concatenate(parts)[:count]
 
-    def _read_stored(self, data: bytes, classes: int) -> np.ndarray | None:
+    def _check_stored(self) -> None:
         record = self._group.recipe.start.stored
-        if record is None:
-            return None
-        if tuple(record.shape) != tuple(self._shape):
+        if record is not None and tuple(record.shape) != tuple(self._shape):
             raise GeneratorError(
                 "the stored latents do not fit the generator and the image size",
                 field="recipe.start",
                 found=list(record.shape),
                 expected=list(self._shape),
             )
-        rows = classes * self._group.images.sources
-        return latent_rows.decode(data, rows, tuple(record.shape), record.bits)
+
+    def _latents(self, rows: np.ndarray) -> Tensor | None:
+        """The stored latents of some rows in the dtype of the state, or None if the recipe has none."""
+        torch, record = require_torch(), self._group.recipe.start.stored
+        if record is None:
+            return None
+        values = [
+            latent_rows.decode(rows_of(self._stored, record.row_bytes, row, row), 1, record.shape, record.bits)
+            for row in rows.tolist()
+        ]
+        latents: Tensor = torch.from_numpy(np.concatenate(values)).to(self._device, self._state_dtype)
+        return latents

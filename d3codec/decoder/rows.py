@@ -12,9 +12,9 @@ from typing import Protocol
 
 import numpy as np
 
-from d3codec.conditioning import class_ids, delta, tokens, vectors, words
+from d3codec.conditioning import class_ids, delta, quantized, tokens, vectors, words
 from d3codec.decoder.precision import operators, settings
-from d3codec.errors import GeneratorError
+from d3codec.errors import GeneratorError, SectionError
 from d3codec.format.limits import MILLION
 from d3codec.format.manifest import (
     ClassIdConditioning,
@@ -91,7 +91,7 @@ class _Rows(Protocol):
     """Rows of one kind of conditioning."""
 
     def encode(self, rows: np.ndarray) -> Condition:
-        """The conditions of some rows, int64 [batch]."""
+        """The conditions of some rows, int64 [batch], ascending."""
 
     def encode_negative(self) -> Condition | None:
         """The unconditional branch, a batch of one; None: zeros in the place of a row's values."""
@@ -113,46 +113,51 @@ class _ClassIds:
 class _Vectors:
     def __init__(self, record: VectorsConditioning, data: bytes, count: int, generator: Generator) -> None:
         _check(generator, "conditioning vectors", "width", record.width, generator.hidden_width)
-        self._negative, self._generator = record.negative, generator
-        stored = count + (record.negative == "row")
-        self._values = vectors.decode(data, stored, record.slots, record.width, record.bits)
+        self._record, self._generator, self._data, self._count = record, generator, data, count
 
     def encode(self, rows: np.ndarray) -> Condition:
-        return self._generator.encode_vectors(self._values[rows])
+        first, last = int(rows[0]), int(rows[-1])
+        return self._generator.encode_vectors(self._stored(first, last)[rows - first])
 
     def encode_negative(self) -> Condition | None:
-        return self._generator.encode_vectors(self._values[-1:]) if self._negative == "row" else None
+        if self._record.negative != "row":
+            return None
+        return self._generator.encode_vectors(self._stored(self._count, self._count))
+
+    def _stored(self, first: int, last: int) -> np.ndarray:
+        slots, width, bits = self._record.slots, self._record.width, self._record.bits
+        part = rows_of(self._data, quantized.row_bytes(slots * width, bits), first, last)
+        return vectors.decode(part, last - first + 1, slots, width, bits)
 
 
 class _Prompts:
-    """Token ids by row, and for learned embeddings the vectors of each text encoder by row."""
+    """Token ids by row, and for learned embeddings vectors of each text encoder, decoded when they are asked for."""
 
     def __init__(self, record: Text, data: bytes, count: int, generator: Generator) -> None:
         encoders = 1 if record.second is None else 2
         _check(generator, f"conditioning {record.kind}", "text encoders", encoders, len(generator.text_widths))
-        self._record, self._generator = record, generator
-        self._slots: tuple[int, ...] = ()
-        self._vectors: list[np.ndarray] = []
-        self._ids: Sequence[np.ndarray]
-        if isinstance(record, TokensConditioning):
-            self._ids = tokens.decode(data, count)
-        elif isinstance(record, WordsConditioning):
-            ids = np.repeat(np.array(record.template, np.int64)[None], count, axis=0)
-            ids[:, record.slots] = words.decode(data, count, len(record.slots))
-            self._ids = list(ids)
-        else:
+        self._record, self._generator, self._data = record, generator, data
+        self._sequences = tokens.decode(data, count) if isinstance(record, TokensConditioning) else []
+        if isinstance(record, DeltaConditioning):
             _check(generator, "conditioning delta", "width", record.widths, tuple(generator.text_widths))
-            learned = delta.decode(data, count, len(record.slots), record.widths, record.bits)
-            self._vectors = [
-                generator.token_embedding(record.initial_token, encoder) + values
-                for encoder, values in enumerate(learned)
+            self._initial = [
+                generator.token_embedding(record.initial_token, encoder) for encoder in range(len(record.widths))
             ]
-            self._slots = record.slots
-            self._ids = [np.array(record.template, np.int64)] * count
 
     def encode(self, rows: np.ndarray) -> Condition:
-        learned = [values[rows] for values in self._vectors]
-        return self._through_encoders([self._ids[row] for row in rows], self._slots, learned or None)
+        record, first, last = self._record, int(rows[0]), int(rows[-1])
+        if isinstance(record, TokensConditioning):
+            return self._through_encoders([self._sequences[row] for row in rows], (), None)
+        template, slots, count = np.array(record.template, np.int64), record.slots, last - first + 1
+        if isinstance(record, WordsConditioning):
+            part = rows_of(self._data, 2 * len(slots), first, last)
+            ids = np.repeat(template[None], len(rows), axis=0)
+            ids[:, slots] = words.decode(part, count, len(slots))[rows - first]
+            return self._through_encoders(list(ids), (), None)
+        part = rows_of(self._data, delta.row_bytes(len(slots), record.widths, record.bits), first, last)
+        learned = delta.decode(part, count, len(slots), record.widths, record.bits)
+        sums = [start + values[rows - first] for start, values in zip(self._initial, learned, strict=True)]
+        return self._through_encoders([template] * len(rows), slots, sums)
 
     def encode_negative(self) -> Condition | None:
         negative = self._record.negative
@@ -170,6 +175,14 @@ class _Prompts:
         ends = np.array([len(row) - 1 for row in ids], np.int64)
         time_ids = None if second is None else second.time_ids
         return self._generator.encode_text(padded, slots, learned, ends=ends, time_ids=time_ids)
+
+
+def rows_of(data: bytes, row_bytes: int, first: int, last: int) -> bytes:
+    """The bytes of some rows of a section of fixed rows, both ends included; SectionError if they are not there."""
+    part = data[first * row_bytes : (last + 1) * row_bytes]
+    if len(part) != (last + 1 - first) * row_bytes:
+        raise SectionError("E_SECTION_SIZE", field=f"rows {first} to {last}", found=f"{len(part)} bytes")
+    return part
 
 
 def _check(generator: Generator, kind: str, field: str, found: object, expected: object) -> None:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Self
 
-from d3codec.decoder.plan import Plan, Unit
+from d3codec.decoder.plan import Extent, Unit
 from d3codec.errors import UsageError
 
 Key = tuple[int, int, int]  # of an image: group, class, index within the class
@@ -32,13 +32,13 @@ class Shard:
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
 
-    def of(self, plan: Plan) -> Plan:
-        """The units of this part and the wanted images in them. Parts of one plan share no image and leave none out;
+    def of(self, extent: Extent) -> Extent:
+        """The units of this part and the wanted images in them. Parts of one extent share no image and leave none out;
         with more parts than units some are empty."""
-        total = len(plan.units)
-        units = plan.units[self.index * total // self.count : (self.index + 1) * total // self.count]
-        inside = {key for unit in units for key in image_keys(unit)}
-        return replace(plan, units=units, images=tuple(key for key in plan.images if key in inside))
+        start, total = extent.start, extent.units
+        return replace(
+            extent, start=start + self.index * total // self.count, stop=start + (self.index + 1) * total // self.count
+        )
 
 
 def image_keys(unit: Unit) -> list[Key]:

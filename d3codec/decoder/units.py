@@ -9,19 +9,18 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
 
 from d3codec.decoder.budget import Budget
-from d3codec.decoder.cache import cache_limit, home
+from d3codec.decoder.cache import NEWEST, cache_limit, home, stored_bytes
 from d3codec.decoder.helper import Job
 from d3codec.decoder.plan import UNIT_IMAGES, Plan, Unit
 from d3codec.decoder.precision import choose_device, compute_dtype, differences, fingerprint, settings
-from d3codec.decoder.processes import Helpers, environments, worthwhile
+from d3codec.decoder.processes import START_SECONDS, Helpers, environments, most_processes, worthwhile
 from d3codec.decoder.renderers import Progress, Renderers, Run, render_units
 from d3codec.errors import OutputError, UsageError
 from d3codec.format.file import D3MFile
@@ -49,31 +48,40 @@ def decoded_units(
     """The units of a plan with their pixels, uint8 [images, height, width, 3], in the plan's order, one at a time.
 
     The generator is loaded when the first unit is missing from the cache. Arguments are those of `decode`;
-    `cache=False` neither reads nor writes it, `trust_records=False` hashes the weights again, `budget` bounds the
-    time that the first unit lets expect. Raises as `decode` does, and PixelsError for values that are not finite.
+    `cache=False` neither reads nor writes it, which leaves no place where helpers could put units;
+    `trust_records=False` hashes the weights again; `budget` bounds the time that the first unit lets expect. Raises as
+    `decode` does, and PixelsError for values that are not finite.
     """
     require_torch()
     compute_dtype(profile)
     for name, number in (("batch_size", batch_size), ("processes", None if processes == "auto" else processes)):
         if number is not None and (type(number) is not int or number < 1):
             raise UsageError("at least one is needed", field=name, found=number)
+    if not cache and processes not in (1, "auto"):
+        raise UsageError("several processes need the cache", field="processes", found=processes, expected=1)
     device = choose_device(device)
     with settings(profile, device):  # a setting that cannot be kept is told before anything is decoded
         pass
     at_once = (batch_size or UNIT_IMAGES) if profile in ANY_BATCH else UNIT_IMAGES
-    with ExitStack() as stack:
-        folder, limit = (home(), cache_limit(cache_gigabytes)) if cache else (None, 0)
-        if not cache and processes != 1:  # helpers hand units over in a cache of their own
-            folder, limit = Path(stack.enter_context(TemporaryDirectory(prefix="d3codec-"))), 10**18
-        job = Job.of(file, profile, device, fingerprint(device), generator, trust_records, at_once, folder, limit)
-        renderers = Renderers(file, profile, device, generator, trust_records, progress)
-        if generator is not None:  # one that is wrong is told, whatever the cache holds
-            for number in sorted({unit.group for unit in plan.units}):
-                group = file.content.groups[number]
-                find_generator(group.generator, group.cast, given=generator, trust_records=trust_records)
-        runs = list(_runs(plan.units, at_once))
-        making = stack.enter_context(_Making(job, renderers, runs, processes, budget, file))
-        total, done = sum(len(unit.classes) for unit in plan.units), 0
+    folder, limit = (home(), cache_limit(cache_gigabytes)) if cache else (None, 0)
+    size = stored_bytes(file.content, plan.units)
+    if cache and len(plan.units) > NEWEST and 0 < limit < size:
+        warnings.warn(
+            f"{file.path}: the units of this decode take {size / 1e9:,.1f} GB, more than the cache of "
+            f"{limit / 1e9:g} GB, so a rerun after an interruption would start nearly from the beginning. "
+            f"--cache-gb {-(-size // 10**9)} (cache_gigabytes in Python) keeps it whole.",
+            stacklevel=2,
+        )
+    here = fingerprint(device)
+    job = Job.of(file, profile, device, here, generator, trust_records, at_once, folder, limit, protect=size <= limit)
+    renderers = Renderers(file, profile, device, generator, trust_records, progress)
+    if generator is not None:  # one that is wrong is told, whatever the cache holds
+        for number in sorted({unit.group for unit in plan.units}):
+            group = file.content.groups[number]
+            find_generator(group.generator, group.cast, given=generator, trust_records=trust_records)
+    runs = list(_runs(plan.units, at_once))
+    total, done = sum(len(unit.classes) for unit in plan.units), 0
+    with _Making(job, renderers, runs, processes, budget, file) as making:
         for number, run in enumerate(runs):
             for unit, pixels in zip(run, making.pixels(number), strict=True):
                 done += len(unit.classes)
@@ -117,12 +125,17 @@ class _Making:
         self._job, self._renderers, self._runs, self._file = job, renderers, runs, file
         self._processes, self._budget = processes, budget
         self._store = job.store()
+        self._writable = self._store is not None
         self._helpers: Helpers | None = None
         self._measured = False
 
     def __enter__(self) -> _Making:
-        if self._processes not in (1, "auto") and self._store is not None:
+        if self._processes not in (1, "auto"):
             self._start(int(self._processes))
+        elif self._store is None or most_processes(self._job.device) == 1:
+            self._processes = 1
+        if self._processes != "auto" and self._helpers is None:
+            self._processes = 1
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -150,7 +163,10 @@ class _Making:
         if missing:  # loading the generator is no part of what a unit takes
             self._renderers.of(missing[0].group)
         started = time.monotonic()
-        with _threads(1 if self._helpers is not None else None):
+        measured = bool(missing) and not self._measured
+        # With helpers every process has one thread, so what a unit takes is measured with one where they may follow.
+        one_thread = self._helpers is not None or (measured and self._processes != 1)
+        with threads(1 if one_thread else None):
             rendered = iter(render_units(self._renderers, missing, self._job.at_once))
         seconds = time.monotonic() - started
         result = []
@@ -159,18 +175,18 @@ class _Making:
                 pixels = next(rendered)
                 self._keep(unit, pixels)
             result.append(pixels)
-        if missing and not self._measured:
+        if measured:
             self._measured = True
-            self._plan_the_rest(number, seconds / len(missing))
+            self._plan_the_rest(number, seconds / len(missing), one_thread)
         return result
 
     def _keep(self, unit: Unit, pixels: np.ndarray) -> None:
-        if self._store is None:
+        if self._store is None or not self._writable:
             return
         try:
             self._store.put(unit, pixels)
         except OutputError as error:
-            self._store = None
+            self._writable, self._processes = False, 1
             if self._helpers is not None:
                 self._helpers.close()
                 self._helpers = None
@@ -180,14 +196,18 @@ class _Making:
                 stacklevel=2,
             )
 
-    def _plan_the_rest(self, number: int, unit_seconds: float) -> None:
+    def _plan_the_rest(self, number: int, unit_seconds: float, one_thread: bool) -> None:
         """After the first unit: refuse a rest that is beyond the budget, and start helpers for one that is long."""
         left = unit_seconds * sum(len(run) for run in self._missing(number + 1).values())
-        count = self._processes if self._processes != "auto" else worthwhile(left, self._job.device)
+        if self._processes == "auto":
+            self._processes = worthwhile(left, self._job.device)
+        if one_thread and self._processes == 1 and left > START_SECONDS:
+            self._measured = False  # all threads from now on, with which the next unit is measured
+            return
         if self._budget is not None:
-            self._budget.check_time(left / count, self._file.path)
-        if self._processes == "auto" and count > 1 and self._store is not None:
-            self._start(count)
+            self._budget.check_time(left / self._processes, self._file.path)
+        if self._helpers is None:
+            self._start(self._processes)
 
     def _start(self, count: int) -> None:
         waiting = self._missing(0)
@@ -205,7 +225,7 @@ class _Making:
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def threads(count: int | None) -> Iterator[None]:
     """So many threads of torch inside; None leaves them as they are."""
     torch = require_torch()
     before = torch.get_num_threads()

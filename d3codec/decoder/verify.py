@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from d3codec.decoder.budget import Budget, Work
 from d3codec.decoder.precision import EVERYWHERE
 from d3codec.errors import PixelsError, UsageError
 from d3codec.format.file import D3MFile
@@ -27,6 +28,7 @@ class VerifyReport:
     """What a verification found; a file that breaks the format or differs where it must not raises instead.
 
     `profile` is the file's. `pixels` is 'proved' (the images decoded here have the digests of the file),
+    'sampled' (some of them have the digests that stand beside the content: only the whole set proves it),
     'unproved' (below `exact`: they differ under another fingerprint, or there is nothing to compare with) or
     'not checked'. `fingerprint` is this machine's, None if nothing was decoded.
     """
@@ -37,7 +39,7 @@ class VerifyReport:
     profile: str
     images: int
     images_checked: int
-    pixels: Literal["proved", "unproved", "not checked"]
+    pixels: Literal["proved", "sampled", "unproved", "not checked"]
     fingerprint: str | None
     file_fingerprint: str | None
     warnings: tuple[str, ...]
@@ -52,6 +54,7 @@ def verify(
     decode: Literal["all"] | int | None = None,
     generator: str | Path | None = None,
     device: str = "auto",
+    budget: Budget | None = Budget(),  # noqa: B008  # frozen
     progress: Progress | None = None,
 ) -> VerifyReport:
     """Check a file, and with `decode` its pixels.
@@ -59,13 +62,14 @@ def verify(
     Arguments:
         decode: None checks the structure only; a number checks so many images, spread over the classes, where the
             file stores digests of single images, else the whole set; 'all' checks the whole set.
-        generator, device, progress: as for `decoder.decode.decode`.
+        generator, device, budget, progress: as for `decoder.decode.decode`.
 
     Raises:
         FormatError: the file breaks the specification.
         PixelsError: other pixels: in the profiles `exact` and `exact-fixed` anywhere, in `reproducible` under the
             fingerprint of the file.
         MissingGeneratorError, GeneratorError, MissingExtraError: what decoding needs is not there.
+        UsageError: more to decode than the budget allows.
     """
     if decode not in (None, "all") and (type(decode) is not int or decode < 1):
         raise UsageError("decode takes 'all' or a number of images", field="decode", found=decode)
@@ -89,7 +93,7 @@ def verify(
     if found.digest is None:
         nothing = "the file states no pixel digest, so nothing can prove its pixels"
         return replace(report, pixels="unproved", warnings=(nothing,))
-    return _check_pixels(report, file, found, decode, generator, device, progress)
+    return _check_pixels(report, file, found, decode, generator, device, budget, progress)
 
 
 class _Found:
@@ -121,33 +125,40 @@ def _check_pixels(
     decode: Literal["all"] | int,
     generator: str | Path | None,
     device: str,
+    budget: Budget | None,
     progress: Progress | None,
 ) -> VerifyReport:
     from d3codec.decoder.digests import pixel_digest
-    from d3codec.decoder.plan import Plan
+    from d3codec.decoder.plan import Extent
     from d3codec.decoder.precision import choose_device, differences, fingerprint
 
     device = choose_device(device)
     here, warnings = fingerprint(device), []
-    whole = Plan.of(file.content)
-    wanted = list(whole.images)
+    classes, extent = file.content.classes.count, Extent.of(file.content)
+    if decode != "all" and found.leaves:
+        extent = Extent.of(file.content, range(min(classes, decode)), -(-decode // classes))
+    if budget is not None:
+        budget.check(Work.of(extent), file.path)
+    plan = extent.plan()
+    wanted = list(plan.images)
     if decode != "all" and found.leaves:
         # The first image of every class, then the second of every class, ...
-        wanted.sort(key=lambda image: (whole.number_in_class(image[0], image[2]), image[1]))
+        wanted.sort(key=lambda image: (plan.number_in_class(image[0], image[2]), image[1]))
         del wanted[decode:]
     elif decode != "all" and decode < found.total:
         warnings.append(f"the file stores no digests of single images, so all {found.total} were decoded")
-    digests = dict(_digests(file, whole, set(wanted), generator, device, progress))
-    different = [
-        (place, image)
-        for place, image in enumerate(whole.images)
-        if image in digests and digests[image][: found.size] != found.leaf(place)
-    ]
+    digests = dict(_digests(file, plan, set(wanted), generator, device, budget, progress))
+    places = {
+        image: image[1] * (found.total // classes) + plan.number_in_class(image[0], image[2])
+        for image in plan.images
+        if image in digests
+    }
+    different = [(place, image) for image, place in places.items() if digests[image][: found.size] != found.leaf(place)]
     same = not different and (
-        len(digests) < found.total or pixel_digest(digests[image] for image in whole.images) == found.digest
+        len(digests) < found.total or pixel_digest(digests[image] for image in plan.images) == found.digest
     )
     if not same and (found.everywhere or here == found.fingerprint):
-        raise _different(file, whole, different, digests, found)
+        raise _different(file, plan, different, digests, found)
     if not same:
         unlike = "; ".join(differences(found.fingerprint or "", here))
         count = f" ({len(different)} of {len(digests)} images)" if different else ""
@@ -155,14 +166,20 @@ def _check_pixels(
     return replace(
         report,
         images_checked=len(digests),
-        pixels="proved" if same else "unproved",
+        pixels="unproved" if not same else "proved" if len(digests) == found.total else "sampled",
         fingerprint=here,
         warnings=tuple(warnings),
     )
 
 
 def _digests(
-    file: D3MFile, whole: Any, wanted: set[Image], generator: str | Path | None, device: str, progress: Progress | None
+    file: D3MFile,
+    plan: Any,
+    wanted: set[Image],
+    generator: str | Path | None,
+    device: str,
+    budget: Budget | None,
+    progress: Progress | None,
 ) -> Iterator[tuple[Image, bytes]]:
     """SHA-256 of each wanted image, decoded afresh."""
     from d3codec.decoder.decode import decoded_units
@@ -171,7 +188,7 @@ def _digests(
     def keys(unit: Any) -> list[Image]:
         return [(unit.group, *pair) for pair in zip(unit.classes, unit.indices, strict=True)]
 
-    plan = replace(whole, units=tuple(unit for unit in whole.units if wanted.intersection(keys(unit))))
+    plan = replace(plan, units=tuple(unit for unit in plan.units if wanted.intersection(keys(unit))))
     for unit, pixels in decoded_units(
         file,
         plan,
@@ -179,6 +196,7 @@ def _digests(
         device=device,
         generator=generator,
         cache=False,
+        budget=budget,
         progress=progress,
         trust_records=False,
     ):
@@ -188,7 +206,7 @@ def _digests(
 
 
 def _different(
-    file: D3MFile, whole: Any, different: list[tuple[int, Image]], digests: dict[Image, bytes], found: _Found
+    file: D3MFile, plan: Any, different: list[tuple[int, Image]], digests: dict[Image, bytes], found: _Found
 ) -> PixelsError:
     promise = "which the file promises everywhere" if found.everywhere else "under the same fingerprint"
     message = f"the pixels decoded here differ from those of the file, {promise}"
@@ -202,7 +220,7 @@ def _different(
     return PixelsError(
         f"{message}: {len(different)} of {len(digests)} images",
         file=file.path,
-        field=f"class {class_}, image {whole.number_in_class(group, index)}",
+        field=f"class {class_}, image {plan.number_in_class(group, index)}",
         found=digests[group, class_, index][: found.size].hex(),
         expected=found.leaf(place).hex(),
     )

@@ -35,8 +35,8 @@ def decode_noise(renderer: Renderer, sources: Sequence[tuple[int, int]]) -> floa
     """The largest difference before rounding, in levels, between decodes of some (class, source) that should be equal.
 
     The reference is a batch of all in the usual order of memory; against it stand: one image at a time from a start
-    state that is 1e-15 larger; batches of three with the channels last in memory; and the plain attention without
-    oneDNN in batches of two. `renderer` is one of the profile `exact`.
+    state that is 1e-15 larger; batches of three with the channels last in memory; and batches of two with the plain
+    attention. `renderer` is one of the profile `exact`.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 

@@ -31,7 +31,7 @@ class GddAugmentation(Record):
     """Besides each source image, `copies` augmented copies of it, by the recipe of GDD (spec section 7)."""
 
     kind: Annotated[Literal["gdd"], Field(alias="k")] = "gdd"
-    copies: Annotated[int, Field(alias="c", ge=1, lt=limits.IMAGES_PER_CLASS)]
+    copies: Annotated[int, Field(alias="c", ge=1, le=limits.COPIES)]
 
 
 class Images(Record):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache, reduce
+from operator import mul
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, Tag, model_validator
+from pydantic import AfterValidator, Field, Tag, model_validator
 
 from d3codec.format import limits
 from d3codec.format.fields import Bits, Millionths, Side, check_row, listed, quantized_row_bytes, tagged
@@ -14,6 +17,30 @@ Beta = Annotated[int, Field(ge=1, le=limits.BETA)]
 TrainingSteps = Annotated[int, Field(ge=1, le=limits.TRAINING_STEPS)]
 Offset = Annotated[int, Field(ge=0, lt=limits.TRAINING_STEPS)]
 Channels = Annotated[int, Field(ge=1, le=limits.CHANNELS)]
+
+
+@lru_cache(maxsize=64)
+def _last_alpha_bar(rule: str, first: int, last: int, count: int) -> float:
+    """The product of 1 - beta over all training steps, bit for bit as spec section 7.2 says."""
+    gaps = max(count - 1, 1)
+    if rule == "linear":  # Python divides integers with one correct rounding
+        betas = [(first * gaps + (last - first) * i) / (limits.MILLION * gaps) for i in range(count)]
+    else:
+        a, b = math.sqrt(first / limits.MILLION), math.sqrt(last / limits.MILLION)
+        roots = [a + (b - a) * i / gaps for i in range(count)]
+        betas = [root * root for root in roots]
+    return reduce(mul, (1.0 - beta for beta in betas))
+
+
+def _leave_something(betas: tuple[str, int, int, int]) -> tuple[str, int, int, int]:
+    if (left := _last_alpha_bar(*betas)) < limits.SIGNAL:
+        raise ValueError(f"these betas leave nothing of the signal: the last alpha-bar, {left:.3g}, is below 2^-64")
+    return betas
+
+
+Betas = Annotated[
+    tuple[Literal["linear", "scaled"], Beta, Beta, TrainingSteps], listed, AfterValidator(_leave_something)
+]
 
 
 class StoredLatents(ListRecord):
@@ -56,7 +83,7 @@ class _Recipe(Record):
 
     _reinjects: ClassVar[bool] = False
 
-    betas: Annotated[tuple[Literal["linear", "scaled"], Beta, Beta, TrainingSteps], Field(alias="b"), listed]
+    betas: Annotated[Betas, Field(alias="b")]
     guidance: Annotated[int, Field(alias="g", ge=0, le=limits.GUIDANCE)]
     steps: Annotated[int, Field(alias="n", ge=1, le=limits.STEPS)]
     prediction: Annotated[Literal["eps", "v", "sample"], Field(alias="p")]

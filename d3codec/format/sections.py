@@ -5,9 +5,10 @@ What they mean is known to labels/, conditioning/ and corrections.py. Names of c
 
 from __future__ import annotations
 
-import math
 import re
 import struct
+import sys
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -88,34 +89,63 @@ def check_values(content: Content, key: Key, raw: bytes, first: int) -> None:
 
 
 def _check_quantized(title: str, raw: bytes, first: int, blocks: Sequence[int]) -> None:
-    """Whole rows of blocks: a float16 scale, finite and > 0, then so many bits of codes, then zero bits to the byte."""
+    """Whole rows of blocks: a float16 scale, finite and > 0, then so many bits of codes, then zero bits to the byte.
+
+    Column by column, because there may be millions of rows of three bytes.
+    """
     sizes = [(2 + -(-bits // 8), bits % 8) for bits in blocks]
     row_bytes = sum(size for size, _ in sizes)
-    for start in range(0, len(raw), row_bytes):
-        row, at = f"{title} row {(first + start) // row_bytes}", start
-        for size, used in sizes:
-            scale = struct.unpack_from("<e", raw, at)[0]
-            if not (math.isfinite(scale) and scale > 0):
-                raise SectionError("E_SECTION_VALUE", "scale", field=row, found=scale, expected="finite, > 0")
-            at += size
-            if used and raw[at - 1] >> used:
-                raise SectionError("E_SECTION_VALUE", "padding bits that are not zero", field=row)
+    faults, at = [], 0  # first row with a fault, place in the row, and whether it is the scale
+    for size, used in sizes:
+        faults.append((_first_bad_scale(raw[at::row_bytes], raw[at + 1 :: row_bytes]), at, True))
+        at += size
+        if used:
+            faults.append((_first_from(1 << used, raw[at - 1 :: row_bytes]), at - 1, False))
+    row, at, scale = min(faults)
+    if row * row_bytes >= len(raw):
+        return
+    field = f"{title} row {first // row_bytes + row}"
+    if scale:
+        (found,) = struct.unpack_from("<e", raw, row * row_bytes + at)
+        raise SectionError("E_SECTION_VALUE", "scale", field=field, found=found, expected="finite, > 0")
+    raise SectionError("E_SECTION_VALUE", "padding bits that are not zero", field=field)
+
+
+def _first_bad_scale(low: bytes, high: bytes) -> int:
+    """Index of the first float16 that is not finite and > 0, from its low and high bytes; their number without one."""
+    either = int.from_bytes(low, "little") | int.from_bytes(high, "little")
+    zero = either.to_bytes(len(low), "little").find(0)
+    return min(_first_from(0x7C, high), zero if zero >= 0 else len(low))
+
+
+def _first_from(floor: int, column: bytes) -> int:
+    """Index of the first byte of at least `floor`; the number of bytes without one."""
+    found = re.search(rb"[\x%02x-\xff]" % floor, column)
+    return found.start() if found else len(column)
 
 
 def _check_ids(title: str, raw: bytes, first: int) -> None:
-    for row, (number,) in enumerate(struct.iter_unpack("<I", raw), start=first // 4):
-        if number > CLASS_ID:
-            raise SectionError(
-                "E_SECTION_VALUE", "class id", field=f"{title} row {row}", found=number, expected=f"at most {CLASS_ID}"
-            )
+    row = _first_from(0x80, raw[3::4])  # the high byte of a number above CLASS_ID
+    if 4 * row < len(raw):
+        raise SectionError(
+            "E_SECTION_VALUE",
+            "class id",
+            field=f"{title} row {first // 4 + row}",
+            found=int.from_bytes(raw[4 * row : 4 * row + 4], "little"),
+            expected=f"at most {CLASS_ID}",
+        )
 
 
 def _check_tokens(title: str, raw: bytes, rows: int, longest: int) -> None:
     """Rows of a count, 1 to `longest`, and so many 16-bit ids; they fill the section."""
-    at = 0
+    numbers = array("H", raw[: len(raw) - len(raw) % 2])
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    at, end = 0, len(numbers)
     for row in range(rows):
-        count = int.from_bytes(raw[at : at + 2], "little")
-        if not 1 <= count <= longest or at + 2 + 2 * count > len(raw):
+        count = numbers[at] if at < end else 0
+        at += 1 + count
+        if not 1 <= count <= longest or at > end:
             raise SectionError(
                 "E_SECTION_VALUE",
                 "number of token ids",
@@ -123,9 +153,8 @@ def _check_tokens(title: str, raw: bytes, rows: int, longest: int) -> None:
                 found=count,
                 expected=f"1 to {longest}, all of them in the section",
             )
-        at += 2 + 2 * count
-    if at != len(raw):
-        raise SectionError("E_SECTION_VALUE", "bytes after the last row", field=title, found=len(raw) - at, expected=0)
+    if rest := len(raw) - 2 * at:
+        raise SectionError("E_SECTION_VALUE", "bytes after the last row", field=title, found=rest, expected=0)
 
 
 def generated_bytes(content: Content) -> int:
@@ -137,23 +166,29 @@ def generated_bytes(content: Content) -> int:
 
 def check_corrections(raw: bytes, count: int, total: int) -> None:
     """`count` entries of the section `fix`, positions strictly ascending and below `total` (E_SECTION_VALUE)."""
-    at, position = 0, -1
+    at, position = 0, 0
     for number in range(count):
-        field = f"fix entry {number}"
-        step, at = _leb128(raw, at, field)
+        if at < len(raw) and raw[at] < 0x80:  # nearly all of them
+            step, at = raw[at], at + 1
+        else:
+            step, at = _leb128(raw, at, number)
         if number and not step:
-            raise SectionError("E_SECTION_VALUE", "the position of the entry before", field=field)
-        position = max(position, 0) + step
+            raise SectionError("E_SECTION_VALUE", "the position of the entry before", field=f"fix entry {number}")
+        position += step
         if position >= total:
             raise SectionError(
-                "E_SECTION_VALUE", "position", field=field, found=position, expected=f"below {total} generated bytes"
+                "E_SECTION_VALUE",
+                "position",
+                field=f"fix entry {number}",
+                found=position,
+                expected=f"below {total} generated bytes",
             )
         at += 1  # the value: any byte
     if at != len(raw):
         raise SectionError("E_SECTION_VALUE", "length", field="fix", found=len(raw), expected=f"{at} bytes")
 
 
-def _leb128(raw: bytes, at: int, field: str) -> tuple[int, int]:
+def _leb128(raw: bytes, at: int, entry: int) -> tuple[int, int]:
     """An unsigned number, 7 bits a byte from the lowest, in its shortest form, and where it ends."""
     number = 0
     for index, byte in enumerate(raw[at : at + POSITION_BYTES]):
@@ -162,7 +197,7 @@ def _leb128(raw: bytes, at: int, field: str) -> tuple[int, int]:
             if index and not byte:
                 break
             return number, at + index + 1
-    raise SectionError("E_SECTION_VALUE", "not a number in its shortest form", field=field)
+    raise SectionError("E_SECTION_VALUE", "not a number in its shortest form", field=f"fix entry {entry}")
 
 
 def pack_classes(classes: Sequence[ClassRecord]) -> bytes:

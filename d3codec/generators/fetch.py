@@ -16,7 +16,7 @@ from pathlib import Path
 
 from d3codec.errors import GeneratorError, MissingExtraError, OutputError, UsageError
 from d3codec.format.file import D3MFile
-from d3codec.generators.hub import HubFile, Plan, endpoint, part_path, require_hub, told
+from d3codec.generators.hub import HubFile, Plan, endpoint, part_path, require_hub, storage, told
 from d3codec.generators.ready import ReadyConfiguration
 from d3codec.generators.weights import GeneratorRecord, describe, home, hub_cache
 
@@ -49,7 +49,7 @@ def fetch(plan: Plan, say: Callable[[str], None] = lambda line: None, *, bars: b
                 continue
             if path.exists():
                 say(f"{file.path}: damaged, fetched again")
-                _remove(path)
+                _remove(plan, path)
             say(f"{file.path}: {file.bytes:,} bytes")
             with told(plan.repository, plan.revision):
                 _download(plan, file)
@@ -121,14 +121,16 @@ def _download(plan: Plan, file: HubFile) -> None:
     if file.sha256 is not None:
         _download_large(plan, file, file.sha256)
     # Finds the blob where it now lies and links it into the snapshot; small files it downloads itself.
-    path = hub.hf_hub_download(
-        plan.repository, file.path, revision=plan.revision, cache_dir=hub_cache(), endpoint=endpoint()
+    path = Path(
+        hub.hf_hub_download(
+            plan.repository, file.path, revision=plan.revision, cache_dir=hub_cache(), endpoint=endpoint()
+        )
     )
-    if file.sha256 is None:
-        found = _digest(Path(path), file)
-        if found != file.blob:
-            _remove(Path(path))
-            raise _other_digest(plan, file, found, file.blob)
+    if file.sha256 is None or _blob(path) != _blobs(plan) / file.sha256:
+        found, stated = _digest(path, file), file.sha256 or file.blob
+        if found != stated:
+            _remove(plan, path)
+            raise _other_digest(plan, file, found, stated)
 
 
 def _download_large(plan: Plan, file: HubFile, sha256: str) -> None:
@@ -179,11 +181,22 @@ def _digest(path: Path, file: HubFile) -> str:
     return digest.hexdigest()
 
 
-def _remove(path: Path) -> None:
-    """A file of a snapshot and the blob that it links to; what that blob may itself link to is not ours."""
-    if path.is_symlink():
-        (path.parent / path.readlink()).unlink(missing_ok=True)
+def _remove(plan: Plan, path: Path) -> None:
+    """A file of a snapshot and the blob that it links to; what that blob may itself link to is not ours, nor is what
+    lies outside of `blobs`: the library names a blob as the hub says."""
+    blob = _blob(path)
+    if blob is not None and blob.parent == _blobs(plan):
+        blob.unlink(missing_ok=True)
     path.unlink(missing_ok=True)
+
+
+def _blobs(plan: Plan) -> Path:
+    return Path(os.path.normpath((storage(plan.repository) / "blobs").absolute()))
+
+
+def _blob(path: Path) -> Path | None:
+    """What a file of a snapshot links to, no further; None for a file of its own."""
+    return Path(os.path.normpath(path.parent.absolute() / path.readlink())) if path.is_symlink() else None
 
 
 def _other_digest(plan: Plan, file: HubFile, found: str, expected: str | None) -> GeneratorError:

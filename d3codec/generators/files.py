@@ -58,15 +58,18 @@ def read_config(folder: Path, name: str, part: Part) -> tuple[Graph, dict[str, A
     """Graph and resolved configuration of a part; GeneratorError if it cannot be read or used."""
     path = folder / name / "config.json"
     config = read_object(path, f"the configuration of '{name}'")
-    graph = choose(part.graphs, config, str(path))
-    return graph, resolve(graph, config, str(path), part.allowed)
+    try:
+        graph = choose(part.graphs, config, str(path))
+        return graph, resolve(graph, config, str(path), part.allowed)
+    except RecursionError as error:
+        raise GeneratorError(f"the configuration of '{name}' is nested too deeply", file=str(path)) from error
 
 
 def read_object(path: Path, what: str) -> dict[str, Any]:
     """A JSON object from a file; GeneratorError, which says what it was to be, if there is none."""
     try:
         value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise GeneratorError(f"cannot read {what}: {error}", file=str(path)) from error
     if not isinstance(value, dict):
         raise GeneratorError(f"{what} is not a JSON object", file=str(path))
@@ -74,20 +77,19 @@ def read_object(path: Path, what: str) -> dict[str, Any]:
 
 
 def weight_files(folder: Path, part: str) -> list[Path]:
-    """The safetensors files of a part: one file, else the shards of an index, else the float16 variant."""
+    """The safetensors files of a part: one file, else the shards of an index, else the float16 variant.
+
+    Shards that are not all there, as an interrupted download leaves them, come after the float16 variant.
+    """
     stem = _STEMS.get(part, "diffusion_pytorch_model")
     plain, index = folder / part / f"{stem}.safetensors", folder / part / f"{stem}.safetensors.index.json"
     half = folder / part / f"{stem}.fp16.safetensors"
     if plain.is_file():
         return [plain]
     if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise GeneratorError(f"cannot read the index of '{part}': {error}", file=str(index)) from error
-        if not all(isinstance(name, str) and Path(name).name == name for name in names):
-            raise GeneratorError("a shard outside its folder", file=str(index))
-        return [folder / part / name for name in names]
+        shards = _shards(index, part)
+        if all(path.is_file() for path in shards) or not half.is_file():
+            return shards
     if half.is_file():
         return [half]
     raise MissingGeneratorError(
@@ -95,6 +97,18 @@ def weight_files(folder: Path, part: str) -> list[Path]:
         file=str(plain),
         hint="d3codec never reads pickled weights (.bin, .pt, .ckpt): they can run code.",
     )
+
+
+def _shards(index: Path, part: str) -> list[Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise GeneratorError(f"cannot read the index of '{part}': {error}", file=str(index)) from error
+    if not names or not all(isinstance(name, str) and name.endswith(".safetensors") for name in names):
+        raise GeneratorError(f"the index of '{part}' names no shards", file=str(index), found=repr(names)[:200])
+    if any(Path(name).name != name or "\0" in name for name in names):
+        raise GeneratorError("a shard outside its folder", file=str(index))
+    return [index.with_name(name) for name in names]
 
 
 def tensors(folder: Path, part: str, graph: Graph, cast: str) -> Iterator[tuple[str, torch.Tensor]]:

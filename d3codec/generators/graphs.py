@@ -336,7 +336,12 @@ FAMILIES: dict[str, dict[str, Part]] = {
 
 def choose(graphs: tuple[Graph, ...], config: Mapping[str, Any], file: str) -> Graph:
     """The graph whose class a configuration names, or the only one where it names none; else GeneratorError."""
-    named = config.get("_class_name") or next(iter(config.get("architectures") or []), None)
+    named, architectures = config.get("_class_name"), config.get("architectures") or []
+    if not isinstance(architectures, list):
+        raise GeneratorError(
+            "not a list of classes", file=file, field="architectures", found=repr(architectures), expected="a list"
+        )
+    named = named or next(iter(architectures), None)
     fitting = [graph for graph in graphs if named is None or named in (graph.class_name, *graph.aliases)]
     if len(fitting) != 1:
         raise GeneratorError(
@@ -393,7 +398,28 @@ def resolve(
                     found=repr(item),
                     expected=" or ".join(map(repr, choices)),
                 )
+    if "freq_shift" in resolved:
+        _check_shift(resolved, file)
     return resolved
+
+
+def _check_shift(resolved: Mapping[str, Any], file: str) -> None:
+    """The shift of sinusoids: a number for which every frequency of every width is from 10000^-(half - 1) to 1."""
+    channels = resolved["block_out_channels"]
+    widths = channels[:1] if isinstance(channels, list) else []
+    if resolved["addition_embed_type"] == "text_time":
+        widths = [*widths, resolved["addition_time_embed_dim"]]
+    # Widths that are no numbers are refused where the network is built of them.
+    largest = min((max(width // 2 - 1, 0) for width in widths if isinstance(width, int)), default=0)
+    shift = resolved["freq_shift"]
+    if isinstance(shift, bool) or not isinstance(shift, (int, float)) or not 0 <= shift <= largest:
+        raise GeneratorError(
+            "a shift that the sinusoids cannot have",
+            file=file,
+            field="freq_shift",
+            found=repr(shift),
+            expected=f"a number from 0 to {largest}",
+        )
 
 
 def _check(value: Any, wanted: tuple[Any, ...], file: str, name: str) -> None:
@@ -412,9 +438,9 @@ def _canonical(value: Any, default: Any, file: str, name: str) -> Any:
     if isinstance(value, (list, tuple)):
         return [_canonical(item, default, file, name) for item in value]
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) < 2**1023 else math.inf
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float) and math.isfinite(value):
         return value + 0.0  # canonical msgpack has no -0.0
-    raise GeneratorError("a value that no configuration has", file=file, field=name, found=repr(value))
+    raise GeneratorError("a value that no configuration has", file=file, field=name, found=repr(value)[:200])

@@ -35,6 +35,7 @@ _ELSEWHERE = (
     "Or fetch on another machine and copy the folder here: --generator PATH reads it."
 )
 _PARTS = frozenset(part for parts in FAMILIES.values() for part in parts)
+_SHA1, _SHA256 = re.compile("[0-9a-f]{40}"), re.compile("[0-9a-f]{64}")
 _SMALL = re.compile(
     r"model_index\.json|encoding\.json|scheduler/scheduler_config\.json|tokenizer(_\d)?/[\w.-]+\.(json|txt)"
 )
@@ -106,21 +107,25 @@ def plan(repository: str, revision: str | None = None, variant: str | None = Non
         MissingExtraError: huggingface_hub is not installed.
         MissingGeneratorError: no such repository or revision, or a part without safetensors weights.
         MissingError: no network, no access, or a licence that must be accepted first.
-        GeneratorError: the parts are those of no family of ours.
-        UsageError: not the name of a repository.
+        GeneratorError: the parts are those of no family of ours, or the hub states a commit or a digest that is none.
+        UsageError: not the name of a repository, or not that of a variant.
     """
     hub = require_hub()
+    if variant is not None and not re.fullmatch(r"[A-Za-z0-9_-]+", variant):
+        raise UsageError("not the name of a variant", field="variant", found=variant, expected="fp16")
     with told(repository, revision):
         info = hub.HfApi(endpoint=endpoint()).model_info(repository, revision=revision, files_metadata=True)
+    # What the hub or a mirror says becomes names of files, so it must be what it is to be.
+    commit = _stated(info.sha, _SHA1, repository, "sha")
     there = {sibling.rfilename: sibling for sibling in info.siblings or []}
     family, paths = _choose(repository, set(there), variant)
-    files = tuple(_hub_file(there[path]) for path in paths)
-    folder = storage(repository) / "snapshots" / info.sha
+    files = tuple(_hub_file(repository, there[path]) for path in paths)
+    folder = storage(repository) / "snapshots" / commit
     missing = tuple(file for file in files if not (folder / file.path).is_file())
     card = getattr(info, "card_data", None)
     return Plan(
         repository,
-        info.sha,
+        commit,
         family,
         card.get("license_name") or card.get("license") if card else None,
         files,
@@ -175,10 +180,26 @@ def _weights(repository: str, part: str, names: set[str], variant: str | None) -
     )
 
 
-def _hub_file(sibling: Any) -> HubFile:
-    lfs = sibling.lfs
-    sha256 = None if lfs is None else (lfs["sha256"] if isinstance(lfs, dict) else lfs.sha256)
-    return HubFile(sibling.rfilename, int(sibling.size or 0), sha256, None if sha256 else sibling.blob_id)
+def _hub_file(repository: str, sibling: Any) -> HubFile:
+    lfs, path, size = sibling.lfs, sibling.rfilename, int(sibling.size or 0)
+    if lfs is None:
+        return HubFile(path, size, None, _stated(sibling.blob_id, _SHA1, f"{repository}/{path}", "blobId"))
+    sha256 = lfs.get("sha256") if isinstance(lfs, dict) else lfs.sha256
+    return HubFile(path, size, _stated(sha256, _SHA256, f"{repository}/{path}", "lfs.sha256"), None)
+
+
+def _stated(value: Any, form: re.Pattern[str], file: str, field: str) -> str:
+    """A commit or a digest as the hub states it; GeneratorError for any other text."""
+    if isinstance(value, str) and form.fullmatch(value):
+        return value
+    raise GeneratorError(
+        "the hub states no such commit or digest",
+        file=file,
+        field=field,
+        found=repr(value),
+        expected=form.pattern,
+        hint="If it stays so, a proxy or a mirror (HF_ENDPOINT) changes answers.",
+    )
 
 
 # ------------------------------------------------------------------------------------------------ places, errors

@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from d3codec.errors import GeneratorError
 from d3codec.generators.files import read_config, tensors
 from d3codec.generators.graphs import FAMILIES, Graph
 from d3codec.generators.lora import LORA_FILE, Update, read_lora
+
+UNFOLDED_BYTES = 1 << 21  # of the unfolded images that a thread multiplies at once; more leave its cache
+
+
+class SlicedConv2d(torch.nn.Conv2d):
+    """A convolution in binary64 on a CPU, a few images at a time: the same bits, sooner.
+
+    torch unfolds all images of a batch (nine times their size) before it multiplies them one by one. That memory is
+    fresh in every call, and to map it takes about as long as to multiply.
+    """
+
+    def _conv_forward(self, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        convolve = super()._conv_forward
+        rows = images.shape[-2] * images.shape[-1] // math.prod(self.stride)  # about those of the output
+        unfolded = math.prod(weight.shape[1:]) * rows * 8
+        # So many for every thread, since torch divides the images of a call among them.
+        at_once = max(1, UNFOLDED_BYTES // max(unfolded, 1)) * torch.get_num_threads()
+        if math.prod(self.kernel_size) == 1 or len(images) <= at_once:
+            whole: Tensor = convolve(images, weight, bias)
+            return whole
+        parts = [images[first : first + at_once] for first in range(0, len(images), at_once)]
+        return torch.cat([convolve(part, weight, bias) for part in parts])
 
 
 @dataclass(frozen=True)
@@ -74,6 +98,10 @@ def _load(
     for name, buffer in list(network.named_buffers()):
         if buffer.is_meta:
             _fill_buffer(network, name, buffer, device)
+    if dtype == torch.float64 and device.type == "cpu":
+        for module in network.modules():
+            if type(module) is torch.nn.Conv2d:
+                module.__class__ = SlicedConv2d
     return network.requires_grad_(False).eval()
 
 

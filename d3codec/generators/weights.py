@@ -15,20 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from d3codec.errors import GeneratorError, MissingGeneratorError, OutputError, UsageError
+from d3codec.errors import GeneratorError, MissingGeneratorError, OutputError, PackError, UsageError
 from d3codec.format import canonical
 from d3codec.format.file import save_atomically
 from d3codec.generators import ready
 from d3codec.generators.files import family_of, little_endian, read_config, tensors, weight_files
 from d3codec.generators.files import require_torch as require_torch  # from here it is taken elsewhere
 from d3codec.generators.graphs import FAMILIES, Graph
-from d3codec.generators.lora import LORA_FILE, read_lora
+from d3codec.generators.lora import LORA_FILE, Update, check_fits, read_lora
 
 if TYPE_CHECKING:
     import torch
 
 CASTS = ("f16", "stored")
-_RECORD_VERSION = 2
+_RECORD_VERSION = 3
 _ELSEWHERE = (
     "Name their folder or their repository with --generator (generator= in Python). What is on the Hugging Face hub "
     "comes by d3codec generators fetch NAME|REPO; d3codec generators ls shows what is known."
@@ -75,8 +75,8 @@ def describe(folder: str | Path, cast: str, *, trust_records: bool = True) -> Ge
         trust_records: False hashes the weights again although nothing looks changed.
 
     Raises:
-        GeneratorError: a part, a file or a field that the family does not have, or weights that do not survive
-            the cast.
+        GeneratorError: a part, a file or a field that the family does not have, weights that do not survive the
+            cast, or a low-rank update that does not fit them.
         MissingGeneratorError: a folder without the parts of a family.
         MissingExtraError: safetensors or torch is not installed.
     """
@@ -98,32 +98,35 @@ def describe(folder: str | Path, cast: str, *, trust_records: bool = True) -> Ge
 
 
 def _hash(folder: Path, cast: str, family: str, parts: dict[str, tuple[Graph, dict[str, Any]]]) -> GeneratorRecord:
+    updates = read_lora(folder, family, cast)  # first, since it is small
     digests, sizes = {}, {}
+    shapes: dict[str, dict[str, list[int]]] = {}
     for part, (graph, config) in parts.items():
-        rows, sizes[part] = [], 0
+        rows: list[list[Any]] = []
+        sizes[part] = 0
         for name, tensor in tensors(folder, part, graph, cast):
             data = little_endian(tensor)
             rows.append([name, *_kind(tensor), hashlib.sha256(data).digest()])
             sizes[part] += len(data)
-        weights = hashlib.sha256(canonical.pack(sorted(rows, key=lambda row: row[0].encode()))).digest()
-        digests[part] = hashlib.sha256(
-            canonical.pack({"config": config, "graph": graph.id, "weights": weights})
-        ).digest()
+        shapes[part] = {row[0]: row[2] for row in rows}
+        weights = _digest(sorted(rows, key=lambda row: row[0].encode()), folder / part)
+        digests[part] = _digest({"config": config, "graph": graph.id, "weights": weights}, folder / part)
+    check_fits(folder, updates, shapes)
     whole: dict[str, Any] = {"family": family, "parts": digests}
-    lora, outside = _hash_lora(folder, cast, family)
+    lora, outside = _hash_lora(folder, updates)
     if lora is not None:
         whole["lora"] = lora
-    id_ = hashlib.sha256(canonical.pack(whole)).digest()
+    id_ = _digest(whole, folder)
     return GeneratorRecord(
         id_, family, digests, {part: config for part, (_, config) in parts.items()}, sizes, lora, outside
     )
 
 
-def _hash_lora(folder: Path, cast: str, family: str) -> tuple[bytes | None, int]:
+def _hash_lora(folder: Path, updates: dict[str, dict[str, Update]]) -> tuple[bytes | None, int]:
     """Digest of the low-rank update of a folder (None without one) and the bytes of its tensors after the cast."""
     rows, size = [], 0
-    for part, updates in read_lora(folder, family, cast).items():
-        for name, update in updates.items():
+    for part, own in updates.items():
+        for name, update in own.items():
             row: list[Any] = [part, name, update.alpha]
             for tensor in (update.down, update.up):
                 data = little_endian(tensor)
@@ -134,7 +137,15 @@ def _hash_lora(folder: Path, cast: str, family: str) -> tuple[bytes | None, int]
     if not rows:
         return None, 0
     rows.sort(key=lambda row: (row[0].encode(), row[1].encode()))
-    return hashlib.sha256(canonical.pack(rows)).digest(), size
+    return _digest(rows, folder / LORA_FILE), size
+
+
+def _digest(value: Any, file: Path) -> bytes:
+    """SHA-256 of the canonical bytes; GeneratorError for what has none (an integer of 65 bits, half a surrogate)."""
+    try:
+        return hashlib.sha256(canonical.pack(value)).digest()
+    except PackError as error:
+        raise GeneratorError(f"has no id: {error.message}", file=str(file), found=error.found) from error
 
 
 def _kind(tensor: torch.Tensor) -> tuple[str, list[int]]:
@@ -155,7 +166,7 @@ def _stamp(
     for path in paths:
         try:
             status = path.stat()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise GeneratorError(f"cannot read a file of '{path.parent.name}': {error}", file=str(path)) from error
         rows.append([path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns])
     return {

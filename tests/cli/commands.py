@@ -59,16 +59,19 @@ def bare_file(
     names: tuple[str, ...] = ("zero", "one", "two"),
     ids: tuple[str, ...] | None = None,
     about: About | None = None,
+    groups: int = 1,
     **options: Any,
 ) -> Path:
-    """A sound file whose generator is nowhere."""
+    """A sound file whose generator is nowhere, of one group or some equal ones."""
     group, rows = make_group(Path(), classes=len(names), generator=bytes(32), **options)
     records = [ClassRecord(*pair) for pair in zip(ids or [""] * len(names), names, strict=True)]
     images = group.images
-    sections = {("cls", None): pack_classes(records), ("emb", 0): rows}
-    if group.labels.kind == "q":
-        sections["lab", 0] = bytes(len(names) ** 2 * images.count * images.grid[0] * images.grid[1])
+    sections = {("cls", None): pack_classes(records)}
+    for number in range(groups):
+        sections["emb" if group.conditioning.kind == "delta" else "wrd", number] = rows
+        if group.labels.kind == "q":
+            sections["lab", number] = bytes(len(names) ** 2 * images.count * images.grid[0] * images.grid[1])
     authority = "none" if ids is None else "ours"
-    draft = ContentDraft(Classes(authority=authority, count=len(names)), (group,))
+    draft = ContentDraft(Classes(authority=authority, count=len(names)), (group,) * groups)
     path.write_bytes(write_d3m(draft, sections, about))
     return path

@@ -40,6 +40,9 @@ def test_where_it_lies(filled, monkeypatch):
     assert call("cache", "path").stdout == f"{filled / 'decoded'}\n"
     monkeypatch.setenv("D3CODEC_CACHE_GB", "3")
     assert answer("cache", "path") == {"path": str(filled / "decoded"), "limit_bytes": 3_000_000_000}
+    monkeypatch.setenv("D3CODEC_CACHE_GB", "abc")
+    assert call("cache", "path").stdout == f"{filled / 'decoded'}\n"
+    assert answer("cache", "path", code=2)["field"] == "D3CODEC_CACHE_GB"
 
 
 def test_what_is_removed(filled):
@@ -55,7 +58,17 @@ def test_what_is_removed(filled):
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["clean"], ["rm"], ["rm", "ab", "--all"], ["ls", "ab"], ["path", "--all"], ["rm", "ff"], ["rm", "../ab"]],
+    [
+        [],
+        ["clean"],
+        ["rm"],
+        ["rm", "ab", "--all"],
+        ["ls", "ab"],
+        ["path", "--all"],
+        ["rm", "ff"],
+        ["rm", "../ab"],
+        ["rm", ""],
+    ],
 )
 def test_misuse_removes_nothing(filled, arguments):
     assert answer("cache", *arguments, code=2)["error"] == "E_USAGE"

@@ -14,6 +14,8 @@ from cli.commands import COMMAND, answer, bare_file, call
 from PIL import Image
 from tiny_pipeline import make_file
 
+from d3codec.decoder.plan import Extent
+from d3codec.errors import UsageError
 from d3codec.format.file import D3MFile
 
 
@@ -124,6 +126,21 @@ def test_a_dry_run(tiny, here, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_of_what_is_cached_has_timed_nothing(tiny, here, tmp_path):
+    call("decode", tiny.file, "-o", tmp_path / "out", *here, "-q")
+    facts = answer("decode", tiny.file, "--dry-run", *here, "-q")
+    assert (facts["seconds_per_image"], facts["hours"], facts["units_cached"]) == (None, 0.0, 2)
+    small = call("decode", tiny.file, "--dry-run", *here, "--cache-gb", "0.000001")
+    assert "cannot continue without --cache-gb 1" in small.stdout
+
+
+def test_the_plan_is_made_once(tiny, here, tmp_path, monkeypatch):
+    made, plan = [], Extent.plan
+    monkeypatch.setattr(Extent, "plan", lambda extent: made.append(extent) or plan(extent))
+    call("decode", tiny.file, "-o", tmp_path / "out", *here)
+    assert len(made) == 1
+
+
 def test_too_much_work_needs_a_yes(tiny, tmp_path):
     many = bare_file(tmp_path / "many.d3m", ipc=40_000, labels="h")
     facts = answer("decode", many, "-o", tmp_path / "out", code=2)
@@ -137,13 +154,20 @@ def test_too_much_work_needs_a_yes(tiny, tmp_path):
 
 @pytest.mark.parametrize(("classes", "positions"), [("two", [2]), ("1", [1]), ("0, n2", [0, 1]), ("one,zero", [0, 1])])
 def test_names_and_ids_come_before_positions(tmp_path, classes, positions):
-    from d3codec.cli.decode import class_positions
-    from d3codec.dataset import load
+    """Whole, and with spaces that a shell leaves."""
+    from d3codec.decoder.choice import Choice
+
+    def found(path, words):
+        asked = [word.strip() for word in words.split(",")]
+        return list(Choice.of(path, asked, None, None, None, "cpu").classes)
 
     path = bare_file(tmp_path / "named.d3m", names=("zero", "one", "two"), ids=("n0", "n2", "1x"))
-    assert sorted(class_positions(load(path), classes)) == positions
+    assert found(path, classes) == positions
     tricky = bare_file(tmp_path / "tricky.d3m", names=("2", "1", "0"))
-    assert class_positions(load(tricky), "2,0") == [0, 2]
+    assert found(tricky, "2") == [0]
+    both = bare_file(tmp_path / "both.d3m", names=("a", "b", "c"), ids=("b", "x", "y"))
+    with pytest.raises(UsageError, match="is the id of another"):
+        found(both, "b")
 
 
 @pytest.mark.parametrize(
@@ -164,6 +188,10 @@ def test_names_and_ids_come_before_positions(tmp_path, classes, positions):
         (["-o", "out", "--shard", "0/2", "--format", "npz"], 2, "a folder of pictures"),
         (["-o", "out", "--processes", "0"], 2, "--processes"),
         (["--dry-run", "--contact-sheet", "sheet.png"], 2, "--dry-run"),
+        (["--dry-run", "-o", "full"], 1, "something else"),
+        (["--dry-run", "-o", "file"], 1, "a folder is needed"),
+        (["-o", "out", "--cache-gb", "inf"], 2, "--cache-gb"),
+        (["-o", "out", "--cache-gb", "nan"], 2, "--cache-gb"),
     ],
 )
 def test_what_cannot_be_done_is_told(tiny, tmp_path, monkeypatch, arguments, code, message):

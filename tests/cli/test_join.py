@@ -55,6 +55,7 @@ def test_what_cannot_be_joined_is_told(made, tmp_path):
     result = call("join", parts[0], tmp_path, "-o", out)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "not a folder that decode --shard made" in result.stderr
+    assert answer("join", parts[0], tmp_path / "nowhere", "-o", out, code=4)["error"] == "E_MISSING_FILE"
     notes = json.loads((parts[1] / "decode.json").read_text())
     (parts[1] / "decode.json").write_text(json.dumps(notes | {"fingerprint": "there"}))
     unlike = answer("join", *parts, "-o", out, code=2)

@@ -253,6 +253,14 @@ def test_ctrl_c_before_anything_is_done(bare):
     assert json.loads(result.stdout)["error"] == "E_INTERRUPTED"
 
 
+def test_the_end_of_a_file_is_not_ctrl_c(bare, monkeypatch):
+    def ends(*_, **__):
+        raise EOFError("no data left")
+
+    monkeypatch.setattr("d3codec.dataset.load", ends)
+    assert answer("info", bare, code=1)["message"] == "unexpected EOFError: no data left"
+
+
 def test_interrupted_work_that_continues(capsys):
     assert _interrupted({"decode"}, machine=False) == 130
     said = capsys.readouterr()

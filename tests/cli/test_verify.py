@@ -6,10 +6,11 @@ import json
 import shutil
 
 import pytest
-from cli.commands import answer, call
+from cli.commands import answer, bare_file, call
 from tiny_pipeline import make_file
 
 from d3codec.format.file import D3MFile
+from d3codec.format.manifest import About
 
 
 @pytest.fixture
@@ -97,8 +98,16 @@ def test_pixels_proved(tiny):
     assert facts["images_checked"] == 15
     result = call("verify", tiny.file, "--decode", "2", *here)
     assert result.exit_code == 0
-    assert "proved" in result.stdout
+    assert "sampled" in result.stdout
     assert "decode" in result.stderr  # progress
+
+
+def test_too_much_work_needs_a_yes(tmp_path):
+    about = About(pixels=bytes(32), fingerprint="here")
+    many = bare_file(tmp_path / "many.d3m", about=about, ipc=40_000, labels="h")
+    facts = answer("verify", many, "--decode", "all", code=2)
+    assert (facts["field"], facts["found"], facts["expected"]) == ("budget", "120,000", "at most 100,000")
+    assert answer("verify", many, "--decode", "all", "--yes", "-q", code=4)["error"] == "E_MISSING_GENERATOR"
 
 
 def test_nothing_to_compare_with_is_good_with_a_warning(tiny, tmp_path):

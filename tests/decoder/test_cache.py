@@ -15,6 +15,7 @@ import pytest
 from d3codec.decoder import cache as module
 from d3codec.decoder.cache import UnitCache, cache_entries, cache_key, cache_limit, make_room, remove_cached
 from d3codec.decoder.plan import unit_at
+from d3codec.decoder.precision import machine
 from d3codec.errors import OutputError, UsageError
 
 UNIT = unit_at(0, 3, 10, 4)
@@ -67,8 +68,14 @@ def test_the_key_separates_content_profile_and_fingerprint():
 
 
 @pytest.mark.parametrize("profile", ["exact", "exact-fixed"])
-def test_the_key_of_an_exact_profile_is_the_same_everywhere(profile):
-    assert cache_key("a", profile, "here") == cache_key("a", profile, "there")
+def test_what_is_promised_everywhere_depends_on_the_version_of_the_decoder_alone(profile, monkeypatch):
+    """A fault of one version does not stay in the cache of the next."""
+    assert machine(profile, profile, "here") is None
+    assert machine(profile, "reproducible", "here") == "here", "not what the file promises"
+    assert machine("reproducible", "reproducible", "here") == "here"
+    first = cache_key("a", profile, None)
+    monkeypatch.setattr(module, "DECODE_VERSION", module.DECODE_VERSION + 1)
+    assert len({first, cache_key("a", profile, None), cache_key("a", profile, "here")}) == 3
 
 
 def test_pixels_of_another_shape_are_not_kept(cache):
@@ -108,9 +115,9 @@ def test_processes_do_not_disturb_each_other(tmp_path):
 # ------------------------------------------------------------------------------------------------- size and use
 
 
-def fill(home, units, *, limit=None, content="ab" * 32, profile="reproducible"):
+def fill(home, units, *, limit=None, content="ab" * 32, profile="reproducible", machine="here", protect=False):
     """A cache whose units are a minute apart, the first the oldest; returns it and its units."""
-    cache = UnitCache(home, cache_key(content, profile, "here"), limit)
+    cache = UnitCache(home, cache_key(content, profile, machine), limit, protect)
     made = [unit_at(0, number, 1000, 10) for number in range(units)]
     for number, unit in enumerate(made):
         cache.put(unit, PIXELS)
@@ -151,6 +158,30 @@ def test_several_datasets_share_the_limit(tmp_path):
     assert units["bb"] >= 50
 
 
+def test_a_running_decode_keeps_its_units(tmp_path):
+    """Of 60 that fit: the others make room, although these are older."""
+    limit = 65 * SIZE
+    fill(tmp_path, 60, content="bb" * 32)
+    moment = time.time() - 10**6
+    cache = UnitCache(tmp_path, cache_key("aa" * 32, "reproducible", "here"), limit, protect=True)
+    for number in range(60):
+        unit = unit_at(0, number, 1000, 10)
+        cache.put(unit, PIXELS)
+        os.utime(cache.path(unit), (moment, moment))
+    units = {entry.content_id[:2]: entry.units for entry in cache_entries(tmp_path)}
+    assert units["aa"] == 60
+    assert units["bb"] <= module.NEWEST
+
+
+def test_a_key_is_cleared_alone(tmp_path):
+    cache, units = fill(tmp_path, 3)
+    other, _ = fill(tmp_path, 2, profile="fast")
+    cache.clear()
+    cache.clear()
+    assert cache.get(units[0]) is None
+    assert other.get(units[0]) is not None
+
+
 def test_the_newest_stay_whatever_the_limit(tmp_path):
     cache, units = fill(tmp_path, 100, limit=0)
     assert all(cache.path(unit).exists() for unit in units[-module.NEWEST :])
@@ -179,7 +210,7 @@ def test_temporary_files_of_killed_processes_go_after_an_hour(tmp_path):
 def test_what_the_cache_holds(tmp_path):
     assert cache_entries(tmp_path) == []
     fill(tmp_path, 3, content="ab" * 32)
-    fill(tmp_path, 2, content="ab" * 32, profile="exact")
+    fill(tmp_path, 2, content="ab" * 32, profile="exact", machine=None)
     fill(tmp_path, 1, content="cd" * 32, profile="exact-fixed")
     entries = cache_entries(tmp_path)
     assert sorted((entry.content_id[:2], entry.profile, entry.units, entry.bytes) for entry in entries) == [
@@ -203,8 +234,10 @@ def test_datasets_are_removed_by_the_beginning_of_their_id(tmp_path):
         remove_cached(tmp_path, "../")
     assert [entry.units for entry in remove_cached(tmp_path, "ab")] == [2]
     assert {entry.content_id[:2] for entry in cache_entries(tmp_path)} == {"ac", "cd"}
-    assert len(remove_cached(tmp_path, "")) == 2
-    assert remove_cached(tmp_path, "") == []
+    with pytest.raises(UsageError, match="empty"):
+        remove_cached(tmp_path, "")
+    assert len(remove_cached(tmp_path, None)) == 2
+    assert remove_cached(tmp_path, None) == []
     assert [path.name for path in tmp_path.iterdir()] == ["generators"]
 
 
@@ -218,3 +251,6 @@ def test_the_limit_is_the_callers_or_the_environments(monkeypatch):
         monkeypatch.setenv("D3CODEC_CACHE_GB", text)
         with pytest.raises(UsageError, match="D3CODEC_CACHE_GB"):
             cache_limit()
+    for number in (-1.0, float("inf"), float("nan")):
+        with pytest.raises(UsageError, match="cache_gigabytes"):
+            cache_limit(number)

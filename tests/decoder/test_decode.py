@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
@@ -19,6 +20,8 @@ from PIL import Image
 from tiny_pipeline import make_file, make_group, make_pipeline
 
 from d3codec.dataset import load
+from d3codec.decoder import renderers
+from d3codec.decoder.cache import UnitCache, cache_key
 from d3codec.decoder.decode import contact_sheet, decode, decoded_units
 from d3codec.decoder.plan import Plan
 from d3codec.decoder.writers import SHEET_BYTES
@@ -324,6 +327,61 @@ def test_a_cache_that_cannot_be_written_is_told_and_not_needed(made, tmp_path, m
     assert all(np.array_equal(image, pixels[key]) for key, image in read(tmp_path / "out").items())
 
 
+def test_a_wrong_unit_in_the_cache_fails_once(made, tmp_path, home):
+    """Its checksum is sound, its pixels are wrong: a whole decode of an exact file tells, and the next one is good."""
+    _, pipeline, _ = made
+    path = make_file(tmp_path / "set.d3m", pipeline, profile="exact", leaf_bytes=0)
+    decode(path, tmp_path / "good", generator=pipeline)
+    plan, file = Plan.of(D3MFile.open(path).content), D3MFile.open(path)
+    cache = UnitCache(home, cache_key(file.content_id, "exact", None))
+    cache.put(plan.units[0], 255 - cache.get(plan.units[0]))
+    with pytest.raises(PixelsError, match="promises") as caught:
+        decode(path, tmp_path / "out", generator=pipeline)
+    assert "removed" in caught.value.hint
+    assert units_of(home) == {}
+    decode(path, tmp_path / "out", generator=pipeline)
+    assert snapshot(tmp_path / "out") == snapshot(tmp_path / "good")
+
+
+def test_exact_arithmetic_of_a_file_that_does_not_promise_it_belongs_to_its_machine(made, tmp_path, home):
+    path, pipeline, _ = made
+    report = decode(path, tmp_path / "out", generator=pipeline, profile="exact")
+    notes = json.loads((tmp_path / "out" / "decode.json").read_text())
+    assert notes["fingerprint"] == report.fingerprint
+    key = cache_key(report.content_id, "exact", report.fingerprint)
+    assert {unit.parent for unit in units_of(home)} == {home / key}
+
+
+def test_a_cache_that_is_smaller_than_the_decode_is_told_first(made, tmp_path):
+    _, pipeline, _ = made
+    path = make_file(tmp_path / "many.d3m", pipeline, ipc=100, labels="h", pixels=False)  # 38 units
+    with pytest.warns(UserWarning, match=r"--cache-gb 1 "):
+        decode(path, generator=pipeline, cache_gigabytes=1e-5, processes=1)
+    decode(path, generator=pipeline, processes=1)  # warnings are errors
+
+
+def test_a_cache_that_cannot_be_written_is_read_on(made, tmp_path, home, monkeypatch):
+    """The first of two units is missing and cannot be kept; the second is there and not made again."""
+    path, pipeline, pixels = made
+    decode(path, generator=pipeline)
+    min(units_of(home)).unlink()
+    made_here, render = [], renderers.render_units
+
+    def watched(of, units, at_once):
+        made_here.extend(unit.number for unit in units)
+        return render(of, units, at_once)
+
+    def refuse(*_):
+        raise OutputError("no room")
+
+    monkeypatch.setattr("d3codec.decoder.units.render_units", watched)
+    monkeypatch.setattr(UnitCache, "put", refuse)
+    with pytest.warns(UserWarning, match="no room"):
+        decode(path, tmp_path / "out", generator=pipeline)
+    assert made_here == [0]
+    assert all(np.array_equal(image, pixels[key]) for key, image in read(tmp_path / "out").items())
+
+
 # ---------------------------------------------------------------------------------------------- conflicts
 
 
@@ -402,7 +460,10 @@ def test_an_array_file_with_something_else_is_left_alone(made, tmp_path):
     out = tmp_path / "out.npz"
     decode(path, out, format="npz", generator=pipeline, classes=[0])
     decode(path, out, format="npz", generator=pipeline, classes=[0])
-    for content in (out.read_bytes(), b"mine"):
+    whole, one = out.read_bytes(), io.BytesIO()
+    np.save(one, np.zeros(3))
+    half = whole[:200] + bytes(100) + whole[300:]
+    for content in (whole, b"mine", b"", one.getvalue(), whole[:-9], half, b"PK\x05\x06" + bytes(18)):
         out.write_bytes(content)
         with pytest.raises(OutputError, match="something else"):
             decode(path, out, format="npz", generator=pipeline, classes=[1])
@@ -419,20 +480,24 @@ def test_a_place_that_cannot_be_written(made, tmp_path):
     assert caught.value.file.startswith(str(tmp_path / "file"))
 
 
-def test_a_full_disk(made, tmp_path):
-    """As far as a test can fill one: files may not grow beyond 100 bytes."""
+@pytest.mark.parametrize(
+    ("format", "room"), [("imagefolder", 100), ("npz", 600), ("webdataset", 4_000), ("parquet", 1_000)]
+)
+def test_a_full_disk(made, tmp_path, format, room):
+    """As far as a test can fill one: files may not grow beyond some bytes."""
     path, pipeline, _ = made
     decode(path, generator=pipeline)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
     try:
         with pytest.raises(OutputError, match="cannot be written") as caught:
-            decode(path, tmp_path / "out", generator=pipeline)
+            decode(path, tmp_path / "out", format=format, generator=pipeline)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "same command continues" in str(caught.value)
-    decode(path, tmp_path / "out", generator=pipeline)
-    assert len(read(tmp_path / "out")) == 12
+    assert caught.value.file.startswith(str(tmp_path / "out"))
+    assert not list(tmp_path.rglob(".d3m-*"))
+    assert decode(path, tmp_path / "out", format=format, generator=pipeline).images == 12
 
 
 def test_nothing_is_written_without_the_generator(made, tmp_path):
@@ -461,6 +526,17 @@ def test_arguments_that_make_no_sense(made, tmp_path, asked):
 
 
 # --------------------------------------------------------------------------------------------- contact sheets
+
+
+def test_a_sheet_is_not_put_among_the_images_by_any_name(made, tmp_path, monkeypatch):
+    path, pipeline, _ = made
+    (tmp_path / "out").mkdir()
+    (tmp_path / "link").symlink_to("out")
+    monkeypatch.chdir(tmp_path)
+    for name in ("out/sheet.png", "link/sheet.png", "home/../out/sheet.png", "out"):
+        with pytest.raises(UsageError, match="beside the output"):
+            decode(path, "out", contact_sheet=name, generator=pipeline)
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_sheet_decodes_no_more_than_it_shows(made, tmp_path):

@@ -259,6 +259,18 @@ def test_another_digest_is_an_error_everywhere(pipeline, tmp_path, leaf_bytes):
     assert caught.value.exit_code == 3
 
 
+def test_leaves_prove_nothing(pipeline, tmp_path):
+    """They stand beside the content: a sample of them is no proof of a set whose digest is another."""
+    file = D3MFile.open(exact_file(tmp_path / "a.d3m", pipeline, leaf_bytes=2))
+    sections = {("cls", None): file.section("cls"), ("emb", 0): file.section("emb", 0)}
+    draft = ContentDraft(file.content.classes, file.content.groups, Exact(pixels=bytes(32), corrections=0))
+    path = tmp_path / "b.d3m"
+    path.write_bytes(write_d3m(draft, sections, ancillary={"x-leaf": file.section("x-leaf")}))
+    assert verify(path, decode=2, generator=pipeline, device="cpu").pixels == "sampled"
+    with pytest.raises(PixelsError, match="set as a whole"):
+        verify(path, decode="all", generator=pipeline, device="cpu")
+
+
 def test_corrections_are_applied(pipeline, tmp_path):
     """A file whose list says another level than the decode: its digest is that of the corrected pixels."""
     from d3codec import corrections

@@ -15,10 +15,10 @@ from pictures import make_pictures, snapshot, write, write_shard, write_shards
 from PIL import Image
 
 from d3codec.decoder.join import join
-from d3codec.decoder.plan import Plan
+from d3codec.decoder.plan import Extent, Plan
 from d3codec.decoder.shard import Shard, image_keys
 from d3codec.decoder.writers import FORMATS
-from d3codec.errors import MissingError, OutputError, PixelsError, UsageError
+from d3codec.errors import MissingError, MissingFileError, OutputError, PixelsError, UsageError
 
 
 @pytest.fixture
@@ -33,8 +33,12 @@ def made(tmp_path):
 
 @given(count=st.integers(1, 40), limit=st.none() | st.integers(1, 20), classes=st.sets(st.integers(0, 2), min_size=1))
 def test_parts_share_nothing_and_leave_nothing_out(count, limit, classes, tmp_path_factory):
-    plan = _plan(tmp_path_factory, sorted(classes), limit)
-    parts = [Shard(number, count).of(plan) for number in range(count)]
+    whole = _extent(tmp_path_factory, sorted(classes), limit)
+    extents = [Shard(number, count).of(whole) for number in range(count)]
+    plan, parts = whole.plan(), [extent.plan() for extent in extents]
+    assert [(extent.units, extent.images) for extent in extents] == [
+        (len(part.units), len(part.images)) for part in parts
+    ]
     assert [unit for part in parts for unit in part.units] == list(plan.units)
     assert sorted(key for part in parts for key in part.images) == sorted(plan.images)
     for part in parts:
@@ -46,10 +50,10 @@ def test_parts_share_nothing_and_leave_nothing_out(count, limit, classes, tmp_pa
 _CONTENT = []
 
 
-def _plan(factory, classes, limit):
+def _extent(factory, classes, limit):
     if not _CONTENT:
         _CONTENT.append(make_pictures(factory.mktemp("plan") / "set.d3m")[0].file.content)
-    return Plan.of(_CONTENT[0], classes, limit)
+    return Extent.of(_CONTENT[0], classes, limit)
 
 
 @pytest.mark.parametrize("text", ["", "1", "4/4", "5/4", "-1/4", "0/0", "a/b", "1/4/2", "0/", "½/1", "1.0/2"])
@@ -133,6 +137,14 @@ def test_an_unfinished_shard_is_named(made, tmp_path):
     (parts[1] / "decode.json").write_text(json.dumps(notes | {"finished": False}))
     with pytest.raises(MissingError, match=r"part1 \(shard 1/3\)"):
         join(parts, tmp_path / "joined")
+
+
+def test_an_empty_shard_that_is_finished_is_not_blamed(tmp_path):
+    decoding, images = make_pictures(tmp_path / "set.d3m")  # eight units
+    parts = [write_shard(tmp_path / str(number), decoding, images, Shard(number, 9)) for number in (0, 1)]
+    with pytest.raises(MissingError) as caught:
+        join(parts, tmp_path / "joined")
+    assert caught.value.hint == "There is: shard 0/9, 1/9."
 
 
 @pytest.mark.parametrize(
@@ -250,9 +262,12 @@ def test_another_dataset_in_a_shard_is_found(made, tmp_path):
 def test_folders_that_are_no_shards(made, tmp_path):
     decoding, images, parts = made
     write(FORMATS["imagefolder"](tmp_path / "plain", decoding), decoding, images)
-    for folder in (tmp_path / "plain", tmp_path / "nowhere", tmp_path / "set.d3m"):
-        with pytest.raises(UsageError, match="decode --shard"):
-            join([*parts, folder], tmp_path / "joined")
+    with pytest.raises(UsageError, match="decode --shard"):
+        join([*parts, tmp_path / "plain"], tmp_path / "joined")
+    for name, message in (("nowhere", "no such folder"), ("set.d3m", "a folder is needed")):
+        with pytest.raises(MissingFileError, match=message) as caught:
+            join([*parts, tmp_path / name], tmp_path / "joined")
+        assert caught.value.file == str(tmp_path / name)
     with pytest.raises(UsageError, match="no shard"):
         join([], tmp_path / "joined")
     with pytest.raises(UsageError, match="unknown output format"):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import time
 
 import numpy as np
 import pytest
 from tiny_pipeline import make_group
 
-from d3codec.decoder.plan import Plan, Unit, corrections_by_source, sources_of, unit_at
+from d3codec.decoder.plan import Extent, Plan, Unit, corrections_by_source, sources_of, unit_at
+from d3codec.decoder.shard import Shard
 from d3codec.errors import UsageError
 from d3codec.format.manifest import REPRODUCIBLE, Classes, Content, GddAugmentation, Images, part_count
 
@@ -68,6 +70,35 @@ def test_groups_stand_one_after_the_other_within_a_class():
     assert Plan.of(content(2, 1, 2), groups=[1]).units == (Unit(1, 0, (0, 0, 1, 1), (0, 1, 0, 1)),)
 
 
+def test_what_is_counted_is_what_is_listed():
+    rng = random.Random(5)
+    for _ in range(200):
+        data = content(rng.randint(1, 12), *(rng.randint(1, 12) for _ in range(rng.randint(1, 3))))
+        data = with_copies(data, 0, rng.randint(1, 3)) if rng.random() < 0.5 else data
+        classes = rng.sample(range(data.classes.count), rng.randint(1, data.classes.count))
+        whole = Extent.of(data, classes, rng.choice([None, rng.randint(1, 20)]))
+        count = rng.randint(1, 9)
+        for extent in (whole, *(Shard(number, count).of(whole) for number in range(count))):
+            plan = extent.plan()
+            assert (extent.images, extent.units) == (len(plan.images), len(plan.units))
+            for part in extent.parts():
+                per_source = data.groups[part.group].images.copies + 1
+                sources = [len(unit.classes) // per_source for unit in plan.units if unit.group == part.group]
+                assert (part.units, part.sources, part.unit_sources) == (len(sources), sum(sources), max(sources))
+                assert part.images == sum(1 for group, _, _ in plan.images if group == part.group)
+
+
+def test_counting_lists_nothing():
+    """Two million million images in a file of a few KB, and a millionth of them."""
+    data = content(1 << 20, *[1 << 20] * 2)
+    started = time.monotonic()
+    assert Extent.of(data).images == 1 << 41
+    assert Extent.of(data).units == 1 << 38
+    part = Shard(3, 1 << 30).of(Extent.of(data))
+    assert (part.images, len(part.plan().images)) == (2048, 2048)
+    assert time.monotonic() - started < 5
+
+
 def test_a_large_dataset_is_not_walked_through():
     plan = Plan.of(content(1_000_000, 1_000_000), classes=[999_999], limit=3)
     assert len(plan.images) == 3
@@ -115,6 +146,17 @@ def test_corrections_find_their_image():
                 for place, level in zip(places.tolist(), levels.tolist(), strict=True)
             ]
     assert sorted(listed) == list(zip(positions.tolist(), range(6), strict=True))
+
+
+def test_no_corrections_and_many():
+    """A hostile list may be long: its time must not grow with its square (which would take minutes here)."""
+    data = content(1000, 60)
+    assert corrections_by_source(data, np.zeros(0, np.int64), np.zeros(0, np.uint8)) == {0: {}}
+    positions = np.arange(0, 60_000 * 192, 192)
+    started = time.process_time()
+    found = corrections_by_source(data, positions, np.zeros(len(positions), np.uint8))
+    assert time.process_time() - started < 10
+    assert len(found[0]) == 60_000
 
 
 @pytest.mark.parametrize("asked", [{"classes": [3]}, {"classes": [-1]}, {"classes": []}, {"limit": 0}, {"groups": [1]}])

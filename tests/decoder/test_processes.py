@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -15,7 +16,8 @@ import pytest
 import torch
 from tiny_pipeline import make_file, make_pipeline
 
-from d3codec.decoder import processes
+from d3codec.decoder import processes, renderers
+from d3codec.decoder.budget import Budget
 from d3codec.decoder.decode import decode, decoded_units
 from d3codec.decoder.plan import Plan
 from d3codec.decoder.processes import environments, usable_cores, worthwhile
@@ -100,7 +102,7 @@ def test_no_helper_outlives_its_decode(made, tmp_path, end):
         "from d3codec.decoder.processes import Helpers\n"
         "from d3codec.format.file import D3MFile\n"
         "file = D3MFile.open(sys.argv[1])\n"
-        "job = Job.of(file, 'reproducible', 'cpu', 'here', sys.argv[2], True, 8, Path(sys.argv[3]), 10**9)\n"
+        "job = Job.of(file, 'reproducible', 'cpu', 'here', sys.argv[2], True, 8, Path(sys.argv[3]), 10**9, True)\n"
         "helpers = Helpers(job, {0: [Plan.of(file.content).units[0]]}, [{}, {}])\n"
         "try:\n"
         "    print('ready', flush=True); time.sleep(1 if sys.argv[4] == 'close' else 60)\n"
@@ -139,21 +141,54 @@ def test_a_helper_that_cannot_start_is_not_needed(made, tmp_path, monkeypatch):
     assert any("exit code 1" in str(warning.message) for warning in caught)
 
 
-def test_a_cache_of_their_own_where_none_is_wanted(made, tmp_path, monkeypatch):
-    """With `cache=False` helpers hand their units over in a temporary folder."""
+def test_without_a_cache_there_are_no_helpers(made):
     path, pipeline, pixels = made
-    monkeypatch.setenv("D3CODEC_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
-    seen = []
+    with pytest.raises(UsageError, match="need the cache"):
+        list(units(path, pipeline, cache=False, processes=2))
+    before = children()
+    found = [pixels for _, pixels in units(path, pipeline, cache=False, processes="auto")]
+    assert all(np.array_equal(one, other) for one, other in zip(found, pixels, strict=True))
+    assert children() == before
+
+
+def test_the_first_unit_is_timed_with_one_thread_where_helpers_may_follow(made, tmp_path, monkeypatch):
+    """What is divided among processes of one thread is the work of one thread; alone all threads go on, and what is
+    long is timed again with them."""
+    path, pipeline, _ = made
+    count, seen = threading.active_count(), []
+    monkeypatch.setenv("D3CODEC_HOME", str(tmp_path))
+    monkeypatch.setattr("d3codec.decoder.units.most_processes", lambda device: 4)
+    monkeypatch.setattr("d3codec.decoder.units.worthwhile", lambda seconds, device: 1)
+    monkeypatch.setattr("d3codec.decoder.units.START_SECONDS", 0.0)
+    render = renderers.render_units
+
+    def watched(*arguments):
+        seen.append(torch.get_num_threads())
+        return render(*arguments)
+
+    monkeypatch.setattr("d3codec.decoder.units.render_units", watched)
+    torch.set_num_threads(3)
+    try:
+        list(units(path, pipeline, processes="auto"))
+        list(units(path, pipeline, processes=1, cache=False))
+    finally:
+        torch.set_num_threads(1)
+    assert seen == [1] + [3] * 11 + [3] * 12
+    assert threading.active_count() == count
+
+
+def test_helpers_that_were_given_up_are_not_counted_on(made, tmp_path, monkeypatch):
+    """The first write fails: the rest is the work of this process alone, and the budget knows."""
+    path, pipeline, _ = made
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("D3CODEC_HOME", str(tmp_path / "file" / "home"))
+    divided = []
+    monkeypatch.setattr(Budget, "check_time", lambda self, seconds, file: divided.append(seconds))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the helper may be ended while it starts
-        for _, found in units(path, pipeline, cache=False, processes=2):
-            seen.append(found)
-            assert [item.name[:8] for item in tmp_path.iterdir() if item.name != "home"] == ["d3codec-"]
-    assert all(np.array_equal(one, other) for one, other in zip(seen, pixels, strict=True))
-    assert not list((tmp_path / "home").glob("decoded/**/*.unit"))
-    assert not list(tmp_path.glob("d3codec-*"))
+        warnings.simplefilter("ignore")
+        list(units(path, pipeline, processes=2, budget=Budget()))
+        list(units(path, pipeline, processes=1, budget=Budget()))
+    assert divided[0] > 0.6 * divided[1]
 
 
 def test_how_many_are_worth_their_start(monkeypatch):

@@ -12,9 +12,10 @@ from tiny_pipeline import LENGTH, WIDTH, make_group, make_pipeline
 from d3codec.conditioning import delta, words
 from d3codec.decoder.plan import Unit, unit_at
 from d3codec.decoder.precision import settings
+from d3codec.decoder.recipe import Sampler
 from d3codec.decoder.render import Renderer
-from d3codec.errors import GeneratorError, ManifestError, PixelsError, UsageError
-from d3codec.format.manifest import DdimRecipe
+from d3codec.errors import GeneratorError, PixelsError, UsageError
+from d3codec.format.manifest import DdimRecipe, EulerRecipe
 from d3codec.generators.stable_diffusion import StableDiffusion
 from d3codec.noise import normals
 
@@ -229,12 +230,23 @@ def test_guidance_one_needs_no_negative_prompt(pipeline, generator):
     assert np.array_equal(pixels, Renderer(group, data, generator, "reproducible", CLASSES).render(UNIT))
 
 
-def test_a_schedule_that_leaves_nothing_is_refused(pipeline, generator):
-    group, data = make_group(pipeline, classes=CLASSES, ipc=IPC, cast="stored")
-    fields = {name: getattr(group.recipe, name) for name in DdimRecipe.model_fields}
-    recipe = DdimRecipe(**fields | {"betas": ("linear", 999_999, 999_999, 10_000)})
-    with pytest.raises(ManifestError, match="leave nothing"):
-        Renderer(group.model_copy(update={"recipe": recipe}), data, generator, "reproducible", CLASSES)
+@pytest.mark.parametrize("rule", ["table", "karras"])
+@pytest.mark.parametrize("sampler", ["euler", "euler-ancestral"])
+def test_the_faintest_signal_that_a_recipe_may_leave_is_finite(sampler, rule):
+    """A record refuses betas that leave less than 2^-64: this is the last step before that."""
+    recipe = EulerRecipe(
+        betas=("linear", 500_000, 500_000, 64),
+        guidance=1_000_000,
+        steps=4,
+        prediction="eps",
+        timesteps=("trailing", 0),
+        sampler=sampler,
+        initial="root",
+        sigmas=rule,
+    )
+    made, noise = Sampler(recipe), torch.ones(3, dtype=torch.float64)
+    state = made.run(lambda x, _: x * 0.1, made.start(noise, None), lambda _: noise, None)
+    assert torch.isfinite(state).all()
 
 
 def test_prediction_and_final_alpha_count(pipeline, generator):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_pipeline import make_file, make_group, make_pipeline, witness
 
+from d3codec.decoder.budget import Budget
 from d3codec.decoder.decode import decode
 from d3codec.decoder.verify import verify
 from d3codec.errors import GeneratorError, MissingGeneratorError, PixelsError, SectionError, UsageError
@@ -97,7 +98,7 @@ def test_the_report(parts, pipeline, tmp_path):
 def test_some_images_by_their_leaves(parts, pipeline, tmp_path, size):
     leaf = b"".join(parts[3][place : place + size] for place in range(0, len(parts[3]), 8))
     report = verify(write(tmp_path / "a.d3m", parts, leaf=leaf), decode=5, generator=pipeline, device="cpu")
-    assert (report.pixels, report.images_checked, report.warnings) == ("proved", 5, ())
+    assert (report.pixels, report.images_checked, report.warnings) == ("sampled", 5, ())
 
 
 def test_the_images_checked_are_spread_over_the_classes(parts, pipeline, tmp_path):
@@ -108,7 +109,20 @@ def test_the_images_checked_are_spread_over_the_classes(parts, pipeline, tmp_pat
             with pytest.raises(PixelsError, match=f"class {place // IPC}, image 0"):
                 verify(path, decode=3, generator=pipeline, device="cpu")
         else:
-            assert verify(path, decode=3, generator=pipeline, device="cpu").pixels == "proved"
+            assert verify(path, decode=3, generator=pipeline, device="cpu").pixels == "sampled"
+
+
+def test_more_than_the_budget_is_refused(parts, pipeline, tmp_path):
+    path = write(tmp_path / "a.d3m", parts, leaf=parts[3])
+    assert verify(path, budget=Budget(images=0)).pixels == "not checked"
+    for decode_, images in (("all", 11), (5, 5)):  # two of each class hold five
+        with pytest.raises(UsageError, match="images") as caught:
+            verify(path, decode=decode_, budget=Budget(images=images), device="cpu")
+        assert "--yes" in caught.value.hint
+    assert verify(path, decode=3, budget=Budget(images=3), generator=pipeline, device="cpu").images_checked == 3
+    with pytest.raises(UsageError, match="hours"):
+        verify(path, decode="all", budget=Budget(hours=0), generator=pipeline, device="cpu")
+    assert verify(path, decode="all", budget=None, generator=pipeline, device="cpu").pixels == "proved"
 
 
 def test_without_leaves_a_number_means_the_whole_set(parts, pipeline, tmp_path):
@@ -154,9 +168,9 @@ def test_other_pixels_elsewhere_are_not_damage(parts, pipeline, tmp_path):
 
 def test_the_same_pixels_elsewhere_are_proved(parts, pipeline, tmp_path):
     path = write(tmp_path / "a.d3m", parts, fingerprint="another machine", leaf=parts[3])
-    for decode_ in ("all", 3):
+    for decode_, found in (("all", "proved"), (3, "sampled")):
         report = verify(path, decode=decode_, generator=pipeline, device="cpu")
-        assert (report.pixels, report.warnings) == ("proved", ())
+        assert (report.pixels, report.warnings) == (found, ())
 
 
 def test_no_digest_proves_nothing(pipeline, tmp_path):

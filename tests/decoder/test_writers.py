@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import subprocess
 import sys
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from d3codec.decoder.writers.parquet import ParquetFolder, unique_names
 from d3codec.decoder.writers.saving import remove_leftover, save, saved_beside
 from d3codec.decoder.writers.webdataset import WebDatasetFolder
 from d3codec.errors import MissingExtraError, OutputError
-from d3codec.format.file import ClassRecord
+from d3codec.format.file import ClassRecord, D3MFile
 
 FOLDERS = [name for name in FORMATS if name != "npz"]
 
@@ -88,6 +90,41 @@ def test_hard_labels_have_no_array(tmp_path):
     decoding, images = make_pictures(tmp_path / "hard.d3m", labels="h")
     write(WebDatasetFolder(tmp_path / "out", decoding), decoding, images)
     assert all(set(sample) == {"png", "cls"} for sample in samples(tmp_path / "out").values())
+
+
+def test_labels_are_kept_as_they_are_stored(made, monkeypatch):
+    """Eight threads read the section once, and what stays of it is its own size."""
+    file, key = made[0].file, made[0].plan.images[7]
+    labels, reads, section = StoredLabels(file), [], D3MFile.section
+
+    def counted(*arguments):
+        reads.append(arguments)
+        return section(*arguments)
+
+    monkeypatch.setattr(D3MFile, "section", counted)
+    with ThreadPoolExecutor(8) as pool:
+        rows = list(pool.map(labels.of, [key] * 64))
+    assert len(reads) == 1
+    assert sum(len(table) for table in labels._tables.values()) == 60 * 4 * 3
+    assert all(np.array_equal(row, rows[0]) and row.dtype == np.float32 and row.shape == (4, 3) for row in rows)
+
+
+def test_a_full_disk_in_the_middle_of_a_tar(made, tmp_path, monkeypatch):
+    decoding, images = made
+    writer = WebDatasetFolder(tmp_path / "out", decoding)
+    writer.begin()
+    writer.add(writer.prepare(decoding.plan.images[0], images[decoding.plan.images[0]]))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tarfile.TarFile, "addfile", full)
+    with pytest.raises(OutputError, match="No space left") as caught:
+        writer.add(writer.prepare(decoding.plan.images[1], images[decoding.plan.images[1]]))
+    assert caught.value.file == str(tmp_path / "out" / "000000.tar")
+    assert "make room" in caught.value.hint
+    writer.abandon()
+    assert set(snapshot(tmp_path / "out")) == {"classes.json", "decode.json"}
 
 
 def test_an_abandoned_tar_is_not_there(made, tmp_path):

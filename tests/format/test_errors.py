@@ -153,6 +153,14 @@ CASES: dict[str, tuple[Pieces | bytes, str]] = {
     "manifest twice": (raw_bytes(pack(PIECES.manifest) * 2), "E_PACK_TRAILING"),
     "manifest is a list": (raw_bytes(b"\x90"), "E_MANIFEST"),
     "guidance below 0": (manifest(lambda value: value["c"]["g"][0]["r"].update(g=-1)), "E_MANIFEST"),
+    "betas that leave nothing": (
+        manifest(lambda value: value["c"]["g"][0]["r"].update(b=["linear", 999_999, 999_999, 53])),
+        "E_MANIFEST",
+    ),
+    "256 copies": (
+        manifest(lambda value: value["c"]["g"][0]["i"].update(n=257, a={"k": "gdd", "c": 256}, g=[1, 1])),
+        "E_MANIFEST",
+    ),
     "raw length above 8 MiB": (manifest(lambda value: value["c"].update(s=[(8 << 20) + 1])), "E_MANIFEST"),
     "digest a part of a small file": (manifest(lambda value: value["c"].update(h=[bytes(32)] * 3)), "E_MANIFEST"),
     "two lengths for one section": (manifest(lambda value: value["c"].update(s=[90, 400])), "E_MANIFEST"),

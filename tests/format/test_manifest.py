@@ -27,9 +27,10 @@ from format.craft import (
     vectors,
     words,
 )
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from d3codec.decoder import schedules
 from d3codec.errors import D3MError, ManifestError
 from d3codec.format import manifest as module
 from d3codec.format.canonical import pack, unpack
@@ -269,6 +270,8 @@ def test_long_names_are_no_keys_on_the_wire() -> None:
         ({"betas": ("linear", 1, 1_000_000, 10)}, "DdimRecipe.betas[2]"),
         ({"betas": ("linear", 1, 2, 10_001)}, "DdimRecipe.betas[3]"),
         ({"betas": ("linear", 1, 2)}, "DdimRecipe.betas[3]"),
+        ({"betas": ("linear", 999_999, 999_999, 53)}, "DdimRecipe.betas"),
+        ({"betas": ("linear", 1, 999_999, 1_000)}, "DdimRecipe.betas"),
         ({"timesteps": ("even", 0)}, "DdimRecipe.timesteps[0]"),
         ({"timesteps": ("trailing", 1)}, "DdimRecipe"),
         ({"timesteps": ("linspace", 1)}, "DdimRecipe"),
@@ -285,6 +288,37 @@ def test_recipe_is_bounded(change: dict[str, Any], field: str) -> None:
     with pytest.raises(ManifestError) as error:
         recipe(**change)
     assert error.value.field == field
+
+
+BETAS = st.tuples(
+    st.sampled_from(["linear", "scaled"]), st.integers(1, 999_999), st.integers(1, 999_999), st.integers(2, 300)
+)
+
+
+@given(BETAS)
+@example(("linear", 500_000, 500_000, 64))  # 2^-64 itself
+@example(("linear", 500_000, 500_000, 65))
+@example(("scaled", 500_000, 500_000, 64))  # the square of the root is above 0.5, the product below 2^-64
+@example(("linear", 999_999, 999_999, 10_000))  # 0
+@example(("scaled", 1, 10_000, 10_000))
+def test_betas_leave_something_of_the_signal(betas: tuple[str, int, int, int]) -> None:
+    """The bound is on the table that the decoder computes, to the last bit."""
+    try:
+        left = schedules.alpha_bars(*betas)[-1]
+    except ValueError:
+        left = 0
+    if left >= 2.0**-64:
+        assert recipe(betas=betas, steps=1).betas == betas
+    else:
+        with pytest.raises(ManifestError, match=r"leave nothing of the signal: .* below 2\^-64"):
+            recipe(betas=betas, steps=1)
+
+
+def test_the_bound_of_betas_is_exact() -> None:
+    assert recipe(betas=("linear", 500_000, 500_000, 64)).betas[3] == 64
+    for betas in (("linear", 500_000, 500_000, 65), ("scaled", 500_000, 500_000, 64)):
+        with pytest.raises(ManifestError, match="leave nothing"):
+            recipe(betas=betas)
 
 
 @pytest.mark.parametrize(
@@ -458,7 +492,8 @@ def test_window_and_copies() -> None:
     for block in ((1, 32, 64, 64), (0, 33, 64, 64), (0, 0, 0, 1), (-1, 0, 1, 1), (0, 0, 1), (4_096, 0, 1, 1)):
         with pytest.raises(ManifestError):
             Window(generated=(64, 96), block=block)
-    for copies in (0, 2**20):
+    assert Images(grid=(2, 2), count=256, size=(32, 32), augmentation=GddAugmentation(copies=255)).sources == 1
+    for copies in (0, 256):
         with pytest.raises(ManifestError):
             GddAugmentation(copies=copies)
 
@@ -482,7 +517,7 @@ def test_an_exact_file_has_its_pixel_digest_in_content_alone() -> None:
 def test_largest_and_smallest_values_are_taken() -> None:
     assert group(noise_key=2**64 - 1).noise_key == 2**64 - 1
     assert recipe(guidance=0, timesteps=("leading", 99)).timesteps == ("leading", 99)
-    assert recipe(steps=1_000, betas=("linear", 1, 999_999, 1_000), timesteps=("leading", 0)).steps == 1_000
+    assert recipe(steps=1_000, betas=("linear", 1, 80_000, 1_000), timesteps=("leading", 0)).steps == 1_000
     assert len(delta(template=[2**31 - 1] * 1_024, padding=(0, 1_024), slots=list(range(64))).slots) == 64
     assert Images(grid=(1, 1), count=2**20, size=(4_096, 1)).count == 2**20
     assert Classes(authority="a" * 64, count=2**20).count == 2**20

@@ -85,13 +85,17 @@ def test_limits() -> None:
         *(limits.MANIFEST_BYTES, limits.PARTS, limits.PACK_ENTRIES, limits.PACK_NODES, limits.ONE_DIGEST_BYTES),
         *(limits.CLASSES, limits.IMAGES_PER_CLASS, limits.SIDE, limits.TOKENS, limits.TIME_ID, limits.WIDTH),
         *(limits.MILLION, limits.GUIDANCE, limits.BETA, limits.TRAINING_STEPS, limits.STEPS, limits.LABEL_STEP),
-        *(limits.CORRECTIONS, limits.TEXT_BYTES, limits.CLASS_TEXT_BYTES),
+        *(limits.COPIES, limits.CORRECTIONS, limits.TEXT_BYTES, limits.CLASS_TEXT_BYTES),
     ):
         assert re.search(rf"\b{number:,}\b", SPEC), number
     assert f"32 + {limits.ENTRY_BYTES} n" in SPEC
     assert f"1 to {limits.SLOTS} positions" in SPEC
     assert f"(1 to 8 bits a value; 1 to {limits.CHANNELS}, 1 to 4,096, 1 to 4,096)" in SPEC
     assert f"at most {limits.POSITION_BYTES} bytes" in SPEC
+    assert f"1 to {limits.COPIES} augmented copies" in section("3.2 group")
+    assert limits.SIGNAL == 2.0**-64
+    assert "below 2^-64" in section("3.4 recipe")
+    assert "below 2^-64" in section("7.2 Tables")
 
 
 def test_every_constant_of_exact_fixed_stands_in_the_specification() -> None:

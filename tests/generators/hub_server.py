@@ -21,8 +21,8 @@ class Hub:
     """`files` maps a path of the only repository to its bytes.
 
     Faults: `cut` {path: bytes after which one answer ends}, `stall` {path: bytes after which one answer waits for
-    `close`}, `down` (storage answers 503), `wrong` {path: bytes that are sent instead}, `gated`. `requests` lists
-    (method, path, Range header).
+    `close`}, `down` (storage answers 503), `wrong` {path: bytes that are sent instead}, `etags` {path: ETag that is
+    sent instead}, `gated`. `requests` lists (method, path, Range header).
     """
 
     def __init__(self, repository: str, files: dict[str, bytes]) -> None:
@@ -31,6 +31,7 @@ class Hub:
         self.stall: dict[str, int] = {}
         self.closing = threading.Event()
         self.wrong: dict[str, bytes] = {}
+        self.etags: dict[str, str] = {}
         self.down = self.gated = False
         self.requests: list[tuple[str, str, str | None]] = []
         handler = type("Handler", (_Handler,), {"hub": self})
@@ -120,10 +121,12 @@ class _Handler(BaseHTTPRequestHandler):
         if data is None:
             self._refuse(404, "EntryNotFound")
         elif is_large(path):
-            linked = {"X-Linked-Etag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Linked-Size": str(len(data))}
+            etag = self.hub.etags.get(path, hashlib.sha256(data).hexdigest())
+            linked = {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(len(data))}
             self._send(302, b"", linked | {"Location": f"{self.hub.storage_url}/storage/{path}"})
         else:
-            self._send(200, self.hub.wrong.get(path, data), {"ETag": f'"{blob_id(data)}"'})
+            etag = self.hub.etags.get(path, blob_id(data))
+            self._send(200, self.hub.wrong.get(path, data), {"ETag": f'"{etag}"'})
 
     def _storage(self, path: str) -> None:
         if self.hub.down:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,12 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub.constants
+import numpy as np
 import pytest
 from generators.hub_server import COMMIT, Hub, files_of
+from safetensors.numpy import load_file, save
 from tiny_pipeline import make_pipeline
 
 from d3codec.errors import GeneratorError, MissingError, MissingGeneratorError, OutputError, UsageError
 from d3codec.generators.fetch import compare, expected_ids, fetch, identify
+from d3codec.generators.files import weight_files
 from d3codec.generators.hub import plan
 from d3codec.generators.local import locate, look
 from d3codec.generators.ready import find
@@ -110,6 +114,58 @@ def test_another_kind_of_model_is_refused(hub):
         plan(REPOSITORY)
 
 
+@pytest.mark.parametrize("sha", ["../../../victim", "main", "C0FFEE" + 34 * "0", COMMIT + "\n", None])
+def test_a_commit_that_is_none_is_refused(hub, tmp_path, sha):
+    """It becomes the name of a folder in which a fetch removes what it takes for damaged."""
+    victim = tmp_path / "victim" / "model_index.json"
+    victim.parent.mkdir()
+    victim.write_text("precious")
+    answer = hub.info() | {"sha": sha}
+    hub.info = lambda: answer
+    with pytest.raises(GeneratorError, match="no such commit") as caught:
+        fetch(plan(REPOSITORY))
+    assert (caught.value.field, caught.value.found) == ("sha", repr(sha))
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "field"),
+    [
+        (UNET, {"lfs": {"sha256": "../../../../victim", "size": 9, "pointerSize": 9}}, "lfs.sha256"),
+        (UNET, {"lfs": {"sha256": "ab" * 31, "size": 9, "pointerSize": 9}}, "lfs.sha256"),
+        ("unet/config.json", {"blobId": "../x"}, "blobId"),
+        ("unet/config.json", {"blobId": None}, "blobId"),
+    ],
+)
+def test_a_digest_that_is_none_is_refused(hub, path, change, field):
+    answer = hub.info()
+    answer["siblings"] = [row | change if row["rfilename"] == path else row for row in answer["siblings"]]
+    hub.info = lambda: answer
+    with pytest.raises(GeneratorError, match="no such commit or digest") as caught:
+        plan(REPOSITORY)
+    assert (caught.value.file, caught.value.field) == (f"{REPOSITORY}/{path}", field)
+
+
+def test_names_outside_of_the_parts_are_never_chosen(hub):
+    needed = set(names(plan(REPOSITORY)))
+    for path in (
+        "/etc/encoding.json",
+        "../model_index.json",
+        "unet/../encoding.json",
+        "unet/../../diffusion_pytorch_model.fp16.safetensors",
+        "unet/diffusion_pytorch_model-1-of-1.safetensors/../../x.safetensors",
+        "tokenizer/../tokenizer/merges.txt",
+        "tokenizer/merges.txt\n",
+        "tokenizer/code.py",
+        "..\\encoding.json",
+    ):
+        hub.files[path] = b"hostile"
+    assert set(names(plan(REPOSITORY))) == needed
+    hub.files["unet/diffusion_pytorch_model./../../../../../x.safetensors"] = b"hostile"
+    with pytest.raises(UsageError, match="variant"):
+        plan(REPOSITORY, variant="/../../../../../x")
+
+
 # ------------------------------------------------------------------------------------------------------- download
 
 
@@ -201,6 +257,52 @@ def test_a_wrong_file_is_found_and_does_not_stay(hub, path):
     assert path in [file.path for file in plan(REPOSITORY).missing]
     hub.wrong.clear()
     assert (fetch(plan(REPOSITORY)) / path).read_bytes() == hub.files[path]
+
+
+def test_a_file_outside_of_the_cache_is_not_removed(hub, tmp_path):
+    """The library links to the blob that the ETag names, wherever that is, if there is a file."""
+    path = "unet/config.json"
+    victim = tmp_path / "victim.json"
+    victim.write_text("precious")
+    hub.etags[path] = "../../../victim.json"
+    with pytest.raises(GeneratorError, match="not the file that the hub describes"):
+        fetch(plan(REPOSITORY))
+    assert victim.read_text() == "precious"
+    assert path in [file.path for file in plan(REPOSITORY).missing]
+
+
+def test_large_files_too_are_what_the_hub_describes_and_not_what_the_etag_says(hub):
+    other = "vae/diffusion_pytorch_model.safetensors"
+    blob = plan(REPOSITORY).folder.parents[1] / "blobs" / ("ab" * 32)
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(hub.files[other])
+    hub.etags[UNET] = "ab" * 32
+    with pytest.raises(GeneratorError, match="not the file that the hub describes"):
+        fetch(plan(REPOSITORY))
+    assert UNET in [file.path for file in plan(REPOSITORY).missing]
+
+
+def test_the_half_variant_after_an_interrupted_fetch_of_shards(hub, pipeline):
+    arrays, stem = load_file(pipeline / UNET), UNET.removesuffix(".safetensors")
+    ends = ("-00001-of-00002.safetensors", "-00002-of-00002.safetensors")
+    where = {name: ends[place % 2] for place, name in enumerate(arrays)}
+    for end in ends:
+        hub.files[stem + end] = save({name: array for name, array in arrays.items() if where[name] == end})
+    index = {"weight_map": {name: f"{Path(stem).name}{end}" for name, end in where.items()}}
+    hub.files[f"{UNET}.index.json"] = json.dumps(index).encode()
+    hub.files[f"{stem}.fp16.safetensors"] = save({name: array.astype(np.float16) for name, array in arrays.items()})
+    del hub.files[UNET]
+    hub.wrong[stem + ends[1]] = b"x" * len(hub.files[stem + ends[1]])
+    with pytest.raises(GeneratorError):
+        fetch(plan(REPOSITORY))
+    assert not look(plan(REPOSITORY).folder).complete
+    folder = fetch(plan(REPOSITORY, variant="fp16"))
+    assert look(folder).complete
+    record, _ = identify(folder, None, "f16")
+    assert record.id == describe(pipeline, "f16").id
+    hub.wrong.clear()  # what was asked for first comes first once it is whole
+    fetch(plan(REPOSITORY))
+    assert [path.name for path in weight_files(folder, "unet")] == [Path(stem).name + end for end in ends]
 
 
 def test_a_file_that_was_damaged_here_is_fetched_again(hub):

@@ -30,6 +30,7 @@ from d3codec.generators.graphs import (
     choose,
     resolve,
 )
+from d3codec.generators.load import load_generator
 from d3codec.generators.weights import bundled_generator, describe
 
 SPEC = Path(__file__).parents[2] / "spec" / "generators.md"
@@ -163,6 +164,17 @@ def test_negative_zero_does_not_rename():
         (UNET_2D_CONDITION, {"act_fn": "silu_fp32"}, "act_fn", "silu_fp32"),
         (DIT_TRANSFORMER_2D, {"only_cross_attention": True}, "only_cross_attention", "True"),
         (DIT_TRANSFORMER_2D, {"norm_type": "layer_norm"}, "norm_type", "layer_norm"),
+        (CLIP_TEXT, {"architectures": 5}, "architectures", "5"),
+        (CLIP_TEXT, {"architectures": {"CLIPTextModel": 1}}, "architectures", "CLIPTextModel"),
+        (CLIP_TEXT, {"layer_norm_eps": 10**400}, "layer_norm_eps", "inf"),
+        (UNET_2D_CONDITION, {"freq_shift": None}, "freq_shift", "None"),
+        (UNET_2D_CONDITION, {"freq_shift": "a"}, "freq_shift", "a"),
+        (UNET_2D_CONDITION, {"freq_shift": True}, "freq_shift", "True"),
+        (UNET_2D_CONDITION, {"freq_shift": [0]}, "freq_shift", "[0]"),
+        (UNET_2D_CONDITION, {"freq_shift": 160}, "freq_shift", "160"),
+        (UNET_2D_CONDITION, {"freq_shift": 159.5}, "freq_shift", "159.5"),
+        (UNET_2D_CONDITION, {"freq_shift": -1}, "freq_shift", "-1"),
+        (UNET_2D_CONDITION, {"freq_shift": 1, "block_out_channels": [3]}, "freq_shift", "1"),
     ],
 )
 def test_what_the_registry_does_not_describe_is_refused(graph, config, field, found):
@@ -186,6 +198,24 @@ def test_a_family_says_what_joins_the_timestep(family, kinds):
             with pytest.raises(GeneratorError, match="addition_embed_type") as caught:
                 resolve(*given)
             assert caught.value.expected == " or ".join(map(repr, kinds))
+
+
+def test_the_shift_of_the_sinusoids_fits_every_width_that_is_used():
+    for shift in (0, 1, 0.5, 159):
+        assert resolve(UNET_2D_CONDITION, {"freq_shift": shift}, "f")["freq_shift"] == shift
+    config = {"freq_shift": 128, "addition_embed_type": "text_time", "addition_time_embed_dim": 256}
+    with pytest.raises(GeneratorError, match="freq_shift") as caught:
+        resolve(UNET_2D_CONDITION, config, "f", FAMILIES["stable-diffusion-xl"]["unet"].allowed)
+    assert caught.value.expected == "a number from 0 to 127"
+    assert resolve(UNET_2D_CONDITION, config | {"addition_embed_type": None}, "f")["freq_shift"] == 128
+
+
+@pytest.mark.parametrize("shift", [4, None, "a"])  # the width is 8
+def test_a_shift_that_has_no_sinusoids_is_refused_at_once(pipeline, shift):
+    edit_config(pipeline, "unet", freq_shift=shift)
+    for refuse in (describe, load_generator):
+        with pytest.raises(GeneratorError, match="freq_shift"):
+            refuse(pipeline, cast="f16")
 
 
 def test_graphs_of_a_part_are_told_apart_by_class():

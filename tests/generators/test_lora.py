@@ -227,12 +227,87 @@ def test_updates_that_cannot_be_added(pipeline, change, words):
     assert LORA_FILE in str(caught.value)
 
 
+def two(module: str, down: str = "lora_A", up: str = "lora_B", rank: int = 2) -> dict[str, torch.Tensor]:
+    return {f"unet.{module}.{down}.weight": torch.ones(rank, 16), f"unet.{module}.{up}.weight": torch.ones(16, rank)}
+
+
+def in_the_autoencoder(module: str) -> dict[str, torch.Tensor]:
+    name = f"vae.decoder.mid_block.attentions.0.{module}"
+    return {f"{name}.lora_A.weight": torch.ones(2, 8), f"{name}.lora_B.weight": torch.ones(8, 2)}
+
+
+NAN = float("nan")
+DOWN = f"unet.{ATTENTION}.to_k.lora_A.weight"
+UP = f"unet.{ATTENTION}.to_k.lora_B.weight"
+ALPHA = f"unet.{ATTENTION}.to_k.alpha"
+
+
+@pytest.mark.parametrize(
+    ("lora", "words"),
+    [
+        (factors() | two(f"{ATTENTION}.to_k", "lora.down", "lora.up"), "two updates of one weight"),
+        (factors() | two(f"{ATTENTION}.processor", "to_k_lora.down", "to_k_lora.up"), "two updates of one weight"),
+        (factors() | two(f"{ATTENTION}.to_q", "lora_A", "lora.up"), "names of two kinds"),
+        (
+            {name: value for name, value in factors().items() if name != UP}
+            | {f"unet.{ATTENTION}.processor.to_k_lora.up.weight": torch.ones(16, 3)},
+            "names of two kinds",
+        ),
+        (in_the_autoencoder("query") | in_the_autoencoder("to_q"), "two updates of one weight"),
+        (
+            {
+                name.replace("to_q", "query") if "lora_B" in name else name: value
+                for name, value in in_the_autoencoder("to_q").items()
+            },
+            "names of two kinds",
+        ),
+        (factors() | {UP: torch.ones(16, 2)}, "factors"),
+        (factors() | {UP: torch.ones(16)}, "factors"),
+        (factors() | {DOWN: torch.tensor(1.0)}, "factors"),
+        (factors() | {DOWN: torch.ones(0, 16), UP: torch.ones(16, 0)}, "factors"),
+        (factors() | {DOWN: torch.ones(3, 15)}, "does not fit the weight"),
+        (factors() | {UP: torch.ones(15, 3)}, "does not fit the weight"),
+        (two("no.such.module"), "not there"),
+        (factors() | {ALPHA: torch.tensor([1.0, 2.0])}, "alpha"),
+        (factors() | {ALPHA: torch.tensor(NAN)}, "alpha"),
+        (factors() | {ALPHA: torch.tensor(-0.0)}, "alpha"),
+        (factors() | {ALPHA: torch.tensor(1j)}, "alpha"),
+    ],
+)
+def test_an_update_that_is_not_one_has_no_id(pipeline, lora, words):
+    """Neither an id nor networks; nothing is dropped in silence."""
+    save_file(lora, pipeline / LORA_FILE)
+    for refuse in (describe, load_generator):
+        with pytest.raises(GeneratorError, match=words) as caught:
+            refuse(pipeline, cast="stored")
+        assert LORA_FILE in str(caught.value)
+
+
+def test_the_older_names_of_the_autoencoder(pipeline):
+    ids = set()
+    for module in ("to_q", "query"):
+        save_file(in_the_autoencoder(module), pipeline / LORA_FILE)
+        ids.add(describe(pipeline, "stored").id)
+        load_generator(pipeline, cast="stored")
+    assert len(ids) == 1
+
+
+@pytest.mark.parametrize("alpha", ["NaN", "Infinity", "-0.0", "null", "[1]", "1" + "0" * 400])
+def test_an_alpha_of_the_head_that_is_none(pipeline, alpha):
+    head = f'{{"unet.lora_alpha": {alpha}}}'
+    save_file(factors(), pipeline / LORA_FILE, metadata={"lora_adapter_metadata": head})
+    with pytest.raises(GeneratorError, match="alpha"):
+        describe(pipeline, "stored")
+
+
 @pytest.mark.parametrize(
     ("head", "words"),
     [
         ('{"unet.use_dora": true}', "another kind"),
         ('{"unet.alpha_pattern": {"a": 1}}', "another kind"),
         ("[", "settings"),
+        ("[]", "settings"),
+        ("[" * 100_000, "settings"),
     ],
 )
 def test_other_kinds_of_updates(pipeline, head, words):

@@ -7,11 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from tiny_families import make_dit, make_latent_diffusion, make_xl
 from tiny_pipeline import make_pipeline
 
 from d3codec.errors import GeneratorError, MissingGeneratorError
 from d3codec.generators import ready
+from d3codec.generators.lora import LORA_FILE
 from d3codec.generators.weights import describe, find_generator, home, hub_cache, repository_of
 
 
@@ -90,6 +93,59 @@ def test_a_broken_snapshot_does_not_stop_the_search(pipelines, hub):
     (broken / "unet" / "config.json").unlink()
     snapshot = publish(hub, "b/good", pipelines[0])
     assert find_generator(describe(pipelines[0], "f16").id, "f16") == snapshot
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        '{"architectures": 5}',
+        '{"architectures": {"CLIPTextModel": 1}}',
+        '{"layer_norm_eps": 1' + "0" * 400 + "}",
+        '{"vocab_size": 1' + "0" * 30 + "}",
+        '{"vocab_size": "\\ud800"}',
+        '{"vocab_size": ' + "[" * 100_000,
+        '{"vocab_size": ' + "[" * 500 + "]" * 500 + "}",
+        '{"sparkle": ' + "[" * 900 + "]" * 900 + "}",
+    ],
+)
+def test_a_bad_configuration_does_not_stop_the_search(pipelines, hub, config):
+    broken = publish(hub, "a/broken", pipelines[0])
+    (broken / "text_encoder" / "config.json").write_text(config)
+    snapshot = publish(hub, "b/good", pipelines[0])
+    assert find_generator(describe(pipelines[0], "f16").id, "f16") == snapshot
+    with pytest.raises(GeneratorError):
+        describe(broken, "f16")
+
+
+@pytest.mark.parametrize("alpha", [torch.ones(2), torch.tensor(float("nan")), torch.tensor(-0.0)])
+def test_a_bad_low_rank_update_does_not_stop_the_search(pipelines, hub, alpha):
+    name = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
+    broken = publish(hub, "a/broken", pipelines[0])
+    lora = {f"{name}.lora_A.weight": torch.ones(3, 16), f"{name}.lora_B.weight": torch.ones(16, 3)}
+    save_file(lora | {f"{name}.alpha": alpha}, broken / LORA_FILE)
+    snapshot = publish(hub, "b/good", pipelines[0])
+    assert find_generator(describe(pipelines[0], "stored").id, "stored") == snapshot
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        "[" * 100_000,
+        '{"weight_map": {}}',
+        '{"weight_map": {"a": "b\\u0000.safetensors"}}',
+        '{"weight_map": {"a": ".."}}',
+        '{"weight_map": {"a": "x.bin"}}',
+    ],
+)
+def test_a_bad_index_does_not_stop_the_search(pipelines, hub, index):
+    broken = publish(hub, "a/broken", pipelines[0])
+    path = broken / "unet" / "diffusion_pytorch_model.safetensors"
+    path.unlink()
+    Path(f"{path}.index.json").write_text(index)
+    snapshot = publish(hub, "b/good", pipelines[0])
+    assert find_generator(describe(pipelines[0], "f16").id, "f16") == snapshot
+    with pytest.raises(GeneratorError, match="unet"):
+        describe(broken, "f16")
 
 
 def test_a_repository_is_found_in_the_cache(pipelines, hub):

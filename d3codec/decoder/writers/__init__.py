@@ -10,6 +10,7 @@ from d3codec.decoder.writers.arrays import ArrayFile
 from d3codec.decoder.writers.image_folder import ImageFolder
 from d3codec.decoder.writers.output import Decoding, Writer
 from d3codec.decoder.writers.parquet import ParquetFolder
+from d3codec.decoder.writers.promise import PixelCheck
 from d3codec.decoder.writers.shard_folder import ShardFolder
 from d3codec.decoder.writers.sheet import SHEET_BYTES, SHEET_CLASSES, SHEET_IMAGES, ContactSheet, contact_sheet, parted
 from d3codec.decoder.writers.webdataset import WebDatasetFolder
@@ -21,6 +22,7 @@ __all__ = [
     "SHEET_IMAGES",
     "ContactSheet",
     "Decoding",
+    "PixelCheck",
     "ShardFolder",
     "Writer",
     "contact_sheet",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import numpy as np
 from d3codec.decoder.shard import Key
 from d3codec.decoder.writers.labels import StoredLabels
 from d3codec.decoder.writers.output import OTHER, Decoding
-from d3codec.decoder.writers.saving import save
+from d3codec.decoder.writers.saving import saved_beside
 from d3codec.errors import OutputError, UsageError
 
 
@@ -59,9 +57,8 @@ class ArrayFile:
 
     def finish(self) -> None:
         self._refuse_other(tuple(self._arrays))
-        buffer = io.BytesIO()
-        np.savez(buffer, **self._arrays)  # type: ignore[arg-type]
-        save(self._path, buffer.getvalue())
+        with saved_beside(self._path) as handle:
+            np.savez(handle, **self._arrays)  # type: ignore[arg-type]
 
     def abandon(self) -> None:
         pass
@@ -71,11 +68,14 @@ class ArrayFile:
         if not self._path.exists():
             return
         try:
-            with np.load(self._path, allow_pickle=False) as there:
-                same = set(there.files) == set(self._arrays) and all(
-                    np.array_equal(there[name], self._arrays[name]) for name in names if name in self._arrays
+            with open(self._path, "rb") as handle:
+                there = np.load(handle, allow_pickle=False)
+                same = (
+                    isinstance(there, np.lib.npyio.NpzFile)
+                    and set(there.files) == set(self._arrays)
+                    and all(np.array_equal(there[name], self._arrays[name]) for name in names if name in self._arrays)
                 )
-        except (OSError, ValueError, zipfile.BadZipFile):
+        except Exception:  # what a damaged or a strange file raises depends on where it is so
             same = False
         if not same:
             raise OutputError("the output exists and holds something else", file=str(self._path), hint=OTHER)

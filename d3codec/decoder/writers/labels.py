@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 
 from d3codec.decoder.shard import Key
@@ -10,11 +12,13 @@ from d3codec.labels import quantized
 
 
 class StoredLabels:
-    """Logits by image; the section of a group is read when the first of its images is asked for."""
+    """Logits by image, kept as they are stored; the section of a group is read when the first of its images is asked
+    for. Threads may share it."""
 
     def __init__(self, file: D3MFile) -> None:
         self._file = file
-        self._tables: dict[int, np.ndarray] = {}
+        self._tables: dict[int, bytes] = {}
+        self._reading = threading.Lock()
 
     def of(self, key: Key) -> np.ndarray | None:
         """float32 [patches, width] (exact), None where the group has hard labels."""
@@ -23,10 +27,12 @@ class StoredLabels:
         labels = group.labels
         if labels.kind != "q":
             return None
-        if number not in self._tables:
-            patches = group.images.grid[0] * group.images.grid[1]
-            count = self._file.content.classes.count * group.images.count
-            values = quantized.decode(self._file.section("lab", number), count * patches, labels.width, labels.step)
-            self._tables[number] = values.astype(np.float32).reshape(count, patches, labels.width)
-        row: np.ndarray = self._tables[number][class_ * group.images.count + index]
-        return row
+        with self._reading:
+            if number not in self._tables:
+                self._tables[number] = self._file.section("lab", number)
+        patches = group.images.grid[0] * group.images.grid[1]
+        size = patches * labels.width
+        start = (class_ * group.images.count + index) * size
+        return quantized.decode(self._tables[number][start : start + size], patches, labels.width, labels.step).astype(
+            np.float32
+        )

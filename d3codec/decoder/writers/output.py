@@ -12,8 +12,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from d3codec.decoder.cache import cache_key
 from d3codec.decoder.plan import Plan
-from d3codec.decoder.precision import EVERYWHERE
+from d3codec.decoder.precision import machine
 from d3codec.decoder.shard import Key
 from d3codec.decoder.writers.saving import as_json, remove_leftover, save
 from d3codec.errors import OutputError
@@ -41,9 +42,13 @@ class Decoding:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the pixels depend on. Those of an exact profile depend on no machine."""
-        fingerprint = None if self.profile in EVERYWHERE else self.fingerprint
-        return {"content_id": self.file.content_id, "profile": self.profile, "fingerprint": fingerprint}
+        """What the pixels depend on: no machine, if the file promises them everywhere."""
+        where = machine(self.profile, self.file.content.profile.name, self.fingerprint)
+        return {"content_id": self.file.content_id, "profile": self.profile, "fingerprint": where}
+
+    @property
+    def cache_key(self) -> str:
+        return cache_key(*self.identity.values())
 
     @property
     def selection(self) -> dict[str, Any]:

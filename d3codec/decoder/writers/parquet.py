@@ -15,7 +15,7 @@ import numpy as np
 from d3codec.decoder.shard import Key
 from d3codec.decoder.writers.labels import StoredLabels
 from d3codec.decoder.writers.output import Decoding, OutputFolder
-from d3codec.decoder.writers.saving import png, saved_beside
+from d3codec.decoder.writers.saving import png, saved_beside, writing
 from d3codec.errors import MissingExtraError
 from d3codec.format.file import ClassRecord
 
@@ -88,11 +88,12 @@ class ParquetFolder:
         import pyarrow.parquet as pq
 
         schema = self._schema()
-        if self._writer is None:
-            name = f"train-{self._file:05d}-of-{len(self._ends):05d}.parquet"
-            handle = self._open.enter_context(saved_beside(self._folder / "data" / name))
-            self._writer = self._open.enter_context(pq.ParquetWriter(handle, schema))
-        self._writer.write_table(pa.Table.from_pylist(self._rows, schema))
+        path = self._folder / "data" / f"train-{self._file:05d}-of-{len(self._ends):05d}.parquet"
+        with writing(path):
+            if self._writer is None:
+                handle = self._open.enter_context(saved_beside(path))
+                self._writer = self._open.enter_context(pq.ParquetWriter(handle, schema))
+            self._writer.write_table(pa.Table.from_pylist(self._rows, schema))
         self._rows = []
 
     def _close(self) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from d3codec.decoder.digests import image_digest, pixel_digest
-from d3codec.decoder.plan import Plan
 from d3codec.decoder.precision import EVERYWHERE
 from d3codec.decoder.shard import Key
 from d3codec.decoder.writers.output import Decoding
 from d3codec.errors import PixelsError
+from d3codec.format.manifest import Content
 
 
 class PixelCheck:
@@ -23,7 +23,7 @@ class PixelCheck:
     def of(cls, decoding: Decoding) -> PixelCheck | None:
         """None where nothing is promised, or not all images are decoded."""
         expected = promised_digest(decoding)
-        whole = len(decoding.plan.images) == len(Plan.of(decoding.file.content).images)
+        whole = len(decoding.plan.images) == images_in_all(decoding.file.content)
         return cls(decoding, expected) if whole and expected is not None and decoding.profile in EVERYWHERE else None
 
     def begin(self) -> None:
@@ -40,6 +40,11 @@ class PixelCheck:
 
     def abandon(self) -> None:
         pass
+
+
+def images_in_all(content: Content) -> int:
+    """The images of a dataset."""
+    return content.classes.count * sum(group.images.count for group in content.groups)
 
 
 def promised_digest(decoding: Decoding) -> bytes | None:

@@ -28,7 +28,7 @@ def save(path: Path, data: bytes) -> None:
 @contextmanager
 def saved_beside(path: Path) -> Iterator[BinaryIO]:
     """A file to fill; at the end it stands at `path`, after an error nowhere. Makes the folder. Raises OutputError."""
-    try:
+    with writing(path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "this is a folder, not a file to write")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,6 +43,13 @@ def saved_beside(path: Path) -> Iterator[BinaryIO]:
                 with suppress(OSError):
                     beside.unlink()
                 raise
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the system says while `path` is written, as OutputError."""
+    try:
+        yield
     except OSError as error:
         message = f"the file cannot be written: {error.strerror or error}"
         raise OutputError(message, file=str(path), hint=CONTINUE) from None

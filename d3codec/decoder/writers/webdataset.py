@@ -13,7 +13,7 @@ import numpy as np
 from d3codec.decoder.shard import Key
 from d3codec.decoder.writers.labels import StoredLabels
 from d3codec.decoder.writers.output import Decoding, OutputFolder
-from d3codec.decoder.writers.saving import png, saved_beside
+from d3codec.decoder.writers.saving import png, saved_beside, writing
 
 TAR_BYTES = 1_000_000_000
 
@@ -57,14 +57,18 @@ class WebDatasetFolder:
         if self._tar is not None and self._bytes + size > self._limit:
             self._close()
         if self._tar is None:
-            handle = self._open.enter_context(saved_beside(self._folder / f"{self._tars:06d}.tar"))
+            handle = self._open.enter_context(saved_beside(self._path()))
             self._tar = self._open.enter_context(tarfile.TarFile(fileobj=handle, mode="w", format=tarfile.USTAR_FORMAT))
-        for name, data in prepared:
-            member = tarfile.TarInfo(name)  # mode 0644, times and owners 0, no names of users
-            member.size = len(data)
-            self._tar.addfile(member, io.BytesIO(data))
+        with writing(self._path()):
+            for name, data in prepared:
+                member = tarfile.TarInfo(name)  # mode 0644, times and owners 0, no names of users
+                member.size = len(data)
+                self._tar.addfile(member, io.BytesIO(data))
         self._bytes += size
         self._images += 1
+
+    def _path(self) -> Path:
+        return self._folder / f"{self._tars:06d}.tar"
 
     def finish(self) -> None:
         self._close()
