@@ -164,12 +164,16 @@ def delta_group(
     bits: int,
     cast: Literal["f16", "stored"],
     generator: bytes,
+    outside_bytes: int,
     grid: tuple[int, int],
     count: int,
     resolution: int,
     noise_key: int,
 ) -> Group:
-    """The record of a group with learned embeddings, with hard labels until `with_labels`."""
+    """The record of a group with learned embeddings, with hard labels until `with_labels`.
+
+    `outside_bytes`: of the generator's own weights for this dataset (LoRA), which count beside the file.
+    """
     conditioning = DeltaConditioning(
         template=prompt.ids,
         negative=None if recipe.guidance == limits.MILLION else prompt.negative,
@@ -183,6 +187,7 @@ def delta_group(
         conditioning=conditioning,
         cast=cast,
         generator=generator,
+        outside_bytes=outside_bytes,
         noise_key=noise_key,
         recipe=recipe,
         images=Images(grid=grid, count=count, size=(resolution, resolution)),

@@ -136,7 +136,7 @@ def prepare(
     network = load_generator(folder, cast=options.cast, dtype=compute_dtype("reproducible"), device=chosen)
     assert isinstance(network, StableDiffusion)  # by its family
     options = with_hints(options, network, known)
-    group, prompt = _group(options, network, record.id, known)
+    group, prompt = _group(options, network, record, known)
     job = Job(
         options,
         read,
@@ -314,7 +314,7 @@ def _factor(generator: StableDiffusion) -> int:
 
 
 def _group(
-    options: Options, generator: StableDiffusion, generator_id: bytes, known: ReadyConfiguration | None
+    options: Options, generator: StableDiffusion, record: GeneratorRecord, known: ReadyConfiguration | None
 ) -> tuple[Group, Prompt]:
     grid, resolution = options.grid or 0, options.resolution or 0
     multiple = grid * _factor(generator)
@@ -342,7 +342,8 @@ def _group(
         recipe,
         bits=options.bits,
         cast=options.cast,
-        generator=generator_id,
+        generator=record.id,
+        outside_bytes=record.outside_bytes,
         grid=(grid, grid),
         count=options.ipc,
         resolution=resolution,

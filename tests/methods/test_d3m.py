@@ -141,6 +141,36 @@ def test_values_near_a_boundary_are_listed_and_survive_a_kill(tiny: SimpleNamesp
     assert resumed.read_bytes() == whole.read_bytes()
 
 
+def test_a_fine_tuned_delta_counts_beside_the_file(tiny: SimpleNamespace) -> None:
+    """A LoRA in the generator's folder is part of its identity, and its bytes are size (b)."""
+    import shutil
+
+    import torch
+    from safetensors.torch import save_file
+
+    from d3codec.generators.weights import describe
+
+    tuned = tiny.folder / "tuned"
+    shutil.copytree(tiny.pipeline, tuned)
+    target = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
+    shape = dict(describe_shapes(tuned))[f"{target.removeprefix('unet.')}.weight"]
+    down, up = torch.full((2, shape[1]), 0.1), torch.full((shape[0], 2), 0.1)
+    factors = {f"{target}.lora_A.weight": down, f"{target}.lora_B.weight": up}
+    save_file(factors, tuned / "pytorch_lora_weights.safetensors")
+    output = tiny.folder / "tuned.d3m"
+    encode(tiny.images, output, **{**tiny.options, "inversion_steps": 1, "generator": tuned})
+    group = D3MFile.open(output).content.groups[0]
+    assert group.outside_bytes == describe(tuned, "f16").outside_bytes == 2 * (down.numel() + up.numel())
+    assert group.generator != describe(tiny.pipeline, "f16").id
+
+
+def describe_shapes(folder: Path) -> list[tuple[str, tuple[int, ...]]]:
+    from safetensors import safe_open
+
+    with safe_open(folder / "unet" / "diffusion_pytorch_model.safetensors", "pt") as weights:
+        return [(name, tuple(weights.get_slice(name).get_shape())) for name in weights.keys()]  # noqa: SIM118
+
+
 def test_a_noisy_generator_is_refused(tiny: SimpleNamespace, monkeypatch: Any) -> None:
     from d3codec.methods import d3m
 
