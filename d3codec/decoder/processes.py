@@ -18,12 +18,12 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from d3codec.decoder.helper import DONE, Job
+from d3codec.decoder.cache_filler import DONE, Job
 from d3codec.decoder.plan import Unit
 from d3codec.generators.weights import require_torch
 
 START_SECONDS = 20.0  # of work, for each process, that make its start (about 5 s) worth while
-_CODE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from d3codec.decoder import helper; helper.main()"
+_CODE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from d3codec.decoder.cache_filler import main; main()"
 
 
 def usable_cores() -> int:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from d3codec.decoder.recipe import Denoise
 
-
 AUTOENCODER_PIXELS = 1 << 20  # of the images that the autoencoder decodes together; never more than a unit
 
 Source = tuple[int, int]  # class, index of the generated image within it
@@ -48,7 +47,6 @@ class Renderer:
     Raises (when made):
         GeneratorError: a generator that the conditioning, the stored latents or the image size does not fit.
         SectionError: bytes that break the specification.
-        ManifestError: a schedule that leaves nothing of the signal.
     """
 
     def __init__(

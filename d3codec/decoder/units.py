@@ -17,7 +17,7 @@ import numpy as np
 
 from d3codec.decoder.budget import Budget
 from d3codec.decoder.cache import NEWEST, cache_limit, home, stored_bytes
-from d3codec.decoder.helper import Job
+from d3codec.decoder.cache_filler import Job
 from d3codec.decoder.plan import UNIT_IMAGES, Plan, Unit
 from d3codec.decoder.precision import choose_device, compute_dtype, differences, fingerprint, settings
 from d3codec.decoder.processes import START_SECONDS, Helpers, environments, most_processes, worthwhile

@@ -585,7 +585,7 @@ def test_decoder_modules_are_importable_without_torch():
     """And say which extra is missing when they are used."""
     script = (
         "import sys; sys.modules['torch'] = None\n"
-        "import d3codec.decoder.decode, d3codec.decoder.verify, d3codec.decoder.render, d3codec.decoder.helper\n"
+        "import d3codec.decoder.decode, d3codec.decoder.verify, d3codec.decoder.render, d3codec.decoder.cache_filler\n"
         "from d3codec.decoder.precision import choose_device\n"
         "from d3codec.errors import MissingExtraError\n"
         "try: choose_device('auto')\n"

@@ -97,7 +97,7 @@ def test_no_helper_outlives_its_decode(made, tmp_path, end):
     script = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from d3codec.decoder.helper import Job\n"
+        "from d3codec.decoder.cache_filler import Job\n"
         "from d3codec.decoder.plan import Plan\n"
         "from d3codec.decoder.processes import Helpers\n"
         "from d3codec.format.file import D3MFile\n"
