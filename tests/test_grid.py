@@ -1,6 +1,8 @@
-"""Grid: boxes tile the image, assembling undoes cutting, crop weights are areas."""
+"""Grid: boxes tile the image, assembling undoes cutting, weights of crops and of CutMix are areas."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
@@ -163,3 +165,192 @@ def test_crop_weights_are_linear_in_the_place_of_the_crop(start: float, part: fl
 def test_boxes_that_are_empty_or_leave_the_image_are_refused(box: tuple[float, float, float, float]) -> None:
     with pytest.raises(ValueError, match="is empty or leaves"):
         geometry.crop_weights(8, 8, (2, 2), box)
+
+
+# ------------------------------------------------------------------------------- the area rule, pixel by pixel
+
+SMALL_GRIDS = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+@st.composite
+def small_layouts(draw: st.DrawFn) -> tuple[int, int, tuple[int, int]]:
+    rows, columns = draw(SMALL_GRIDS)
+    return rows * draw(st.integers(1, 5)), columns * draw(st.integers(1, 5)), (rows, columns)
+
+
+@st.composite
+def views(draw: st.DrawFn, height: int, width: int) -> geometry.View:
+    """Of whole pixels."""
+    top, left = draw(st.integers(0, height - 1)), draw(st.integers(0, width - 1))
+    bottom, right = draw(st.integers(top + 1, height)), draw(st.integers(left + 1, width))
+    return geometry.View((top, left, bottom, right), draw(st.booleans()))
+
+
+@st.composite
+def intervals(draw: st.DrawFn, size: int) -> tuple[int, int]:
+    """Of whole pixels, perhaps empty."""
+    start = draw(st.integers(0, size))
+    return start, draw(st.integers(start, size))
+
+
+def owners(height: int, width: int, grid: tuple[int, int], first: int) -> np.ndarray:
+    """The number of the patch of every pixel, counted from `first`."""
+    numbers = np.zeros((height, width), int)
+    for number, (top, left, bottom, right) in enumerate(geometry.patch_boxes(height, width, grid)):
+        numbers[top:bottom, left:right] = first + number
+    return numbers
+
+
+def rendered(pixels: np.ndarray, view: geometry.View, height: int, width: int) -> np.ndarray:
+    """The view at a size that is a multiple of its own, each pixel repeated: as numpy does it, not geometry."""
+    top, left, bottom, right = map(int, view.box)
+    crop = pixels[top:bottom, left:right]
+    crop = np.fliplr(crop) if view.flip else crop
+    return crop.repeat(height // crop.shape[0], 0).repeat(width // crop.shape[1], 1)
+
+
+@settings(deadline=None)
+@given(st.data(), small_layouts())
+def test_cutmix_weights_count_the_pixels_of_the_image(
+    data: st.DataObject, layout: tuple[int, int, tuple[int, int]]
+) -> None:
+    """The image itself is made, with the number of its patch in every pixel, and counted."""
+    height, width, grid = layout
+    patches = grid[0] * grid[1]
+    one, other = data.draw(views(height, width)), data.draw(views(height, width))
+    sides = [[int(view.box[axis + 2] - view.box[axis]) for view in (one, other)] for axis in (0, 1)]
+    rows, columns = (math.lcm(*pair) for pair in sides)
+    (top, bottom), (left, right) = data.draw(intervals(rows)), data.draw(intervals(columns))
+    image = rendered(owners(height, width, grid, 0), one, rows, columns)
+    image[top:bottom, left:right] = rendered(owners(height, width, grid, patches), other, rows, columns)[
+        top:bottom, left:right
+    ]
+    expected = np.bincount(image.reshape(-1), minlength=2 * patches) / image.size
+    part = (top / rows, left / columns, bottom / rows, right / columns)
+    found = geometry.cutmix_weights(height, width, grid, one, other, part)
+    assert np.concatenate(found) == pytest.approx(expected, abs=1e-12)
+
+
+@settings(deadline=None)
+@given(st.data(), layouts())
+def test_cutmix_weights_are_shares(data: st.DataObject, layout: tuple[int, int, tuple[int, int]]) -> None:
+    height, width, grid = layout
+    one, other = (geometry.View(data.draw(boxes(height, width)), data.draw(st.booleans())) for _ in range(2))
+    part = data.draw(boxes(1, 1))
+    own, others = geometry.cutmix_weights(height, width, grid, one, other, part)
+    assert own.shape == others.shape == (grid[0] * grid[1],)
+    assert own.dtype == others.dtype == np.float64
+    assert (own >= 0).all()
+    assert (others >= 0).all()
+    assert others.sum() == pytest.approx((part[2] - part[0]) * (part[3] - part[1]), abs=1e-9)
+    assert own.sum() + others.sum() == pytest.approx(1.0, abs=1e-9)
+
+
+def test_what_is_hidden_and_what_is_shown_need_not_be_a_share_of_the_whole() -> None:
+    """The part hides all of the upper left patch, and shows the lower right one of a lower half that is mirrored. A mix
+    of the whole views by 3/4 and 1/4 would have 3/16 of each patch of the one, 1/8 of two patches of the other."""
+    view, pasted = geometry.View((0, 0, 8, 8)), geometry.View((4, 0, 8, 8), flip=True)
+    own, others = geometry.cutmix_weights(8, 8, (2, 2), view, pasted, (0, 0, 0.5, 0.5))
+    assert own.tolist() == [0.0, 0.25, 0.25, 0.25]
+    assert others.tolist() == [0.0, 0.0, 0.0, 0.25]
+
+
+@settings(deadline=None)
+@given(st.data(), layouts())
+def test_an_empty_part_and_a_whole_one(data: st.DataObject, layout: tuple[int, int, tuple[int, int]]) -> None:
+    height, width, grid = layout
+    one, other = (geometry.View(data.draw(boxes(height, width)), data.draw(st.booleans())) for _ in range(2))
+    nothing = np.zeros(grid[0] * grid[1])
+    whole_one, whole_other = (geometry.crop_weights(height, width, grid, view.box) for view in (one, other))
+    own, others = geometry.cutmix_weights(height, width, grid, one, other, (0.5, 0.5, 0.5, 0.75))
+    assert own == pytest.approx(whole_one, abs=1e-9)
+    assert (others == nothing).all()
+    own, others = geometry.cutmix_weights(height, width, grid, one, other, (0, 0, 1, 1))
+    assert own == pytest.approx(nothing, abs=1e-9)
+    assert others == pytest.approx(whole_other, abs=1e-9)
+
+
+@settings(deadline=None)
+@given(st.data(), layouts())
+def test_a_view_pasted_into_itself_changes_nothing(
+    data: st.DataObject, layout: tuple[int, int, tuple[int, int]]
+) -> None:
+    height, width, grid = layout
+    view = geometry.View(data.draw(boxes(height, width)), data.draw(st.booleans()))
+    own, others = geometry.cutmix_weights(height, width, grid, view, view, data.draw(boxes(1, 1)))
+    assert own + others == pytest.approx(geometry.crop_weights(height, width, grid, view.box), abs=1e-9)
+
+
+@settings(deadline=None)
+@given(st.data(), layouts())
+def test_weights_turn_with_the_image(data: st.DataObject, layout: tuple[int, int, tuple[int, int]]) -> None:
+    """Mirrored collages, boxes and part: the same weights, mirrored. Mirrored views and part: the same weights."""
+    height, width, grid = layout
+
+    def mirrored(box: tuple[float, float, float, float], size: float) -> tuple[float, float, float, float]:
+        return box[0], size - box[3], box[2], size - box[1]
+
+    def turned(weights: np.ndarray) -> np.ndarray:
+        return weights.reshape(grid)[:, ::-1].reshape(-1)
+
+    one, other = (geometry.View(data.draw(boxes(height, width)), data.draw(st.booleans())) for _ in range(2))
+    part = data.draw(boxes(1, 1))
+    expected = geometry.cutmix_weights(height, width, grid, one, other, part)
+    in_mirror = [geometry.View(mirrored(view.box, width), view.flip) for view in (one, other)]
+    found = geometry.cutmix_weights(height, width, grid, *in_mirror, mirrored(part, 1))
+    assert np.concatenate([turned(weights) for weights in found]) == pytest.approx(np.concatenate(expected), abs=1e-9)
+    flipped = [geometry.View(view.box, not view.flip) for view in (one, other)]
+    found = geometry.cutmix_weights(height, width, grid, *flipped, mirrored(part, 1))
+    assert np.concatenate(found) == pytest.approx(np.concatenate(expected), abs=1e-9)
+    crop = geometry.crop_weights(height, width, grid, one.box)
+    assert turned(geometry.crop_weights(height, width, grid, in_mirror[0].box)) == pytest.approx(crop, abs=1e-9)
+
+
+@settings(deadline=None)
+@given(st.data(), layouts(), st.integers(2, 7), st.integers(2, 7))
+def test_a_resized_collage_has_the_same_weights(
+    data: st.DataObject, layout: tuple[int, int, tuple[int, int]], taller: int, wider: int
+) -> None:
+    """The same crop of a collage of another size, and so a resize of the collage before the crop."""
+    height, width, grid = layout
+    box = data.draw(boxes(height, width))
+    top, left, bottom, right = box
+    larger = top * taller, left * wider, min(bottom * taller, height * taller), min(right * wider, width * wider)
+    found = geometry.crop_weights(height * taller, width * wider, grid, larger)
+    assert found == pytest.approx(geometry.crop_weights(height, width, grid, box), abs=1e-9)
+    whole = geometry.crop_weights(height, width, grid, (0, 0, height, width))
+    assert whole == pytest.approx(np.full(grid[0] * grid[1], 1 / (grid[0] * grid[1])))
+
+
+@settings(deadline=None)
+@given(st.data(), layouts(), st.floats(0.01, 0.99), st.booleans())
+def test_the_halves_of_a_crop_add_up(
+    data: st.DataObject, layout: tuple[int, int, tuple[int, int]], share: float, across: bool
+) -> None:
+    height, width, grid = layout
+    top, left, bottom, right = box = data.draw(boxes(height, width))
+    if across:
+        middle = left + share * (right - left)
+        halves, share = ((top, left, bottom, middle), (top, middle, bottom, right)), (middle - left) / (right - left)
+    else:
+        middle = top + share * (bottom - top)
+        halves, share = ((top, left, middle, right), (middle, left, bottom, right)), (middle - top) / (bottom - top)
+    first, second = (geometry.crop_weights(height, width, grid, half) for half in halves)
+    whole = geometry.crop_weights(height, width, grid, box)
+    assert share * first + (1 - share) * second == pytest.approx(whole, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "part", [(0.5, 0, 0.25, 1), (0, 0.5, 1, 0.25), (-0.1, 0, 1, 1), (0, 0, 1.1, 1), (0, float("nan"), 1, 1)]
+)
+def test_parts_that_leave_the_view_are_refused(part: tuple[float, float, float, float]) -> None:
+    view = geometry.View((0, 0, 4, 4))
+    with pytest.raises(ValueError, match="leaves the view"):
+        geometry.cutmix_weights(8, 8, (2, 2), view, view, part)
+
+
+def test_views_that_leave_the_image_are_refused() -> None:
+    good, bad = geometry.View((0, 0, 4, 4)), geometry.View((0, 0, 4, 9))
+    for one, other in ((good, bad), (bad, good)):
+        with pytest.raises(ValueError, match="is empty or leaves"):
+            geometry.cutmix_weights(8, 8, (2, 2), one, other, (0, 0, 1, 1))
