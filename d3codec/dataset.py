@@ -22,6 +22,7 @@ from d3codec.groups import GroupInfo, describe_groups
 if TYPE_CHECKING:
     import numpy as np
 
+    from d3codec.augmented import AugmentedDataset
     from d3codec.decoder.plan import Extent, Plan
     from d3codec.format.manifest import About
     from d3codec.torch_dataset import TorchDataset
@@ -98,7 +99,7 @@ class Selection:
 
 
 class Sample(NamedTuple):
-    """An image, uint8 (height, width, 3); its logits, float32 (patches, label width), None with hard labels;
+    """An image, uint8 (height, width, 3); its logits, float32 (patches, classes of the file), None with hard labels;
     the position of its class in the file."""
 
     image: np.ndarray
@@ -109,59 +110,106 @@ class Sample(NamedTuple):
 class PatchLabels:
     """The labels of a dataset's images, read from the file when asked for.
 
-    kind: `quantized` (teacher logits of every patch), `hard` (the class alone), or `mixed` (groups differ).
+    kind: how the file holds them, `hard` (the class alone) or the codec of the teacher's logits of every patch
+    (`int8`, `fp16`, `top-k`, `ranked-head`), or `mixed` (groups differ).
     """
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
         kinds = {group.label_kind for group in dataset.groups}
+        self._hard = "hard" in kinds
         self.kind = kinds.pop() if len(kinds) == 1 else "mixed"
 
     def __repr__(self) -> str:
         return f"<PatchLabels {self.kind}, {len(self._dataset)} images>"
 
-    def logits(self) -> np.ndarray:
-        """float64 (images, patches, label width): teacher logits in nats, mean-free, exactly as stored.
+    def logits(self, *, teacher_columns: bool = False) -> np.ndarray:
+        """float32 (images, patches, classes of the file): teacher logits in nats, exactly as stored.
 
-        Raises UsageError where there are none, or where groups have labels of different shapes.
+        Columns stand in the order of the file's classes, whatever the teacher's order; what it gave for other classes
+        is left out. With `teacher_columns` all of its columns in its own order, for those who study the labels.
+        Of a view only the labels of its classes are decoded.
+
+        Raises:
+            UsageError: there are none, groups have labels of different shapes, or more than 16 GiB of them.
+            SectionError: the labels are damaged.
         """
         import numpy as np
 
+        from d3codec.decoder.labels import LARGEST_BYTES
+
         dataset = self._dataset
-        if self.kind != "quantized":
+        if self._hard:
             raise UsageError(
                 f"{self.kind} labels: not every image has logits",
                 file=dataset.path,
                 hint="use .labels.hard()" + ("" if self.kind == "hard" else f", or {ONE_GROUP}"),
             )
-        shapes = {(group.patches, group.label_width) for group in dataset.groups}
+        shapes = {
+            (group.patches, group.teacher_columns if teacher_columns else group.label_width) for group in dataset.groups
+        }
         _agree(dataset, "labels of different shapes", shapes)
-        tables = np.concatenate([self._table(group) for group in dataset.groups], axis=1)
-        return tables[:, : dataset.images_per_class].reshape(len(dataset), *tables.shape[2:])
+        ((patches, width),) = shapes
+        classes, images = len(dataset.selection.classes), dataset.images_per_class
+        if (size := 4 * classes * images * patches * width) > LARGEST_BYTES:
+            raise UsageError(
+                "more logits than one array should hold",
+                file=dataset.path,
+                found=f"{size:,} bytes",
+                expected=f"at most {LARGEST_BYTES:,}",
+                hint="take some classes or images at a time: .subset(classes=..., ipc=...)",
+            )
+        table = np.empty((classes, images, patches, width), np.float32)
+        before = 0
+        for group in dataset.groups:
+            if before < images:
+                self._fill(table[:, before:], group, teacher_columns)
+                before += group.images_per_class
+        return table.reshape(classes * images, patches, width)
 
-    def _table(self, info: GroupInfo) -> np.ndarray:
-        """float64 (classes of the view, images a class, patches, width): all images of one group."""
+    def _fill(self, table: np.ndarray, info: GroupInfo, teacher_columns: bool) -> None:
+        """Logits of a group into (classes of the view, images, patches, columns): as many images as there is room."""
         import numpy as np
 
-        from d3codec.labels import quantized
+        from d3codec.decoder.labels import GroupLabels
 
-        file, classes = self._dataset.file, self._dataset.selection.classes
-        labels = file.content.groups[info.number].labels
-        if labels.kind != "q":
-            raise UsageError("hard labels have no logits", file=file.path)
-        stored = np.frombuffer(file.section("lab", info.number), np.int8)
-        chosen = stored.reshape(file.content.classes.count, -1)[list(classes)]
-        shape = (len(classes), info.images_per_class, info.patches, info.label_width)
-        rows = shape[0] * shape[1] * shape[2]
-        return quantized.decode(chosen.tobytes(), rows, shape[3], labels.step).reshape(shape)
+        labels, images = GroupLabels(self._dataset.file, info.number), min(table.shape[1], info.images_per_class)
+        each, patches, at = labels.rows_per_class, table.shape[2], 0
+        for start, stop in _runs(self._dataset.selection.classes):
+            for first, last in labels.pieces(start * each, stop * each):
+                found = labels.logits(first, last, teacher_columns=teacher_columns)
+                place, row = np.divmod(np.arange(first, last), each)
+                image, patch = np.divmod(row, patches)
+                wanted = image < images
+                table[(place - start + at)[wanted], image[wanted], patch[wanted]] = found[wanted]
+            at += stop - start
+
+    def view(self, view: str) -> np.ndarray:
+        """float32 (images, patches, classes of the file): what a student is given, one rule of `d3codec.labels.views`.
+
+        Arguments:
+            view: `logits`; `softmax-T`, probabilities at temperature T, such as `softmax-20`; `mr-k`, the k largest
+                logits, -inf elsewhere; `hard`, probability 1 for the largest logit; `rest-uniform`, logarithms of the
+                probabilities at temperature 1.
+
+        Raises:
+            UsageError: another view, and as `logits` does.
+        """
+        from d3codec.labels import views
+
+        try:
+            views.parse(view)
+            return views.apply(self.logits(), view)
+        except ValueError as error:
+            raise UsageError("no such view", field="view", found=view, expected=views.VIEWS) from error
 
     def probabilities(self, temperature: float = 1.0) -> np.ndarray:
-        """float64 (images, patches, label width): softmax(logits / temperature); temperature > 0."""
+        """float64 (images, patches, classes of the file): softmax(logits / temperature); temperature > 0."""
         import numpy as np
 
         if not temperature > 0:
             raise UsageError("a temperature is above 0", field="temperature", found=temperature)
-        scaled = self.logits() / temperature
+        scaled = self.logits().astype(np.float64) / temperature
         powers = np.exp(scaled - scaled.max(-1, keepdims=True))
         probabilities: np.ndarray = powers / powers.sum(-1, keepdims=True)
         return probabilities
@@ -400,14 +448,12 @@ class Dataset:
             yield Sample(waiting.pop(key), None if logits is None else logits[number], key[1])
 
     def _logits(self) -> np.ndarray | None:
-        """float32, which holds the stored values exactly (8 bits times 16), or None with hard labels."""
-        import numpy as np
-
-        return None if self.labels.kind == "hard" else self.labels.logits().astype(np.float32)
+        """The logits, or None with hard labels."""
+        return None if self.labels.kind == "hard" else self.labels.logits()
 
     def to_numpy(self, budget: Budget | None = Budget()) -> dict[str, np.ndarray]:  # noqa: B008  # frozen
         """`images` uint8 (images, height, width, 3), `classes` int64 (images,) and, unless the labels are
-        hard, `patch_logits` float32 (images, patches, label width). `budget` is that of `images`."""
+        hard, `patch_logits` float32 (images, patches, classes of the file). `budget` is that of `images`."""
         arrays = {"images": self.images(budget=budget), "classes": self.labels.hard()}
         logits = self._logits()
         return arrays if logits is None else arrays | {"patch_logits": logits}
@@ -426,7 +472,7 @@ class Dataset:
             budget: as for `images`.
 
         Returns:
-            Items are named tuples: image (3, height, width), patch_logits float32 (patches, label width),
+            Items are named tuples: image (3, height, width), patch_logits float32 (patches, classes of the file),
             class_index int; with hard labels image and class_index. DataLoader may start workers in any way.
 
         Raises:
@@ -447,10 +493,81 @@ class Dataset:
             arrays["images"], arrays.get("patch_logits"), arrays["classes"], as_float=dtype == "float32"
         )
 
+    def augmented(
+        self,
+        size: int,
+        *,
+        seed: int = 0,
+        temperature: float = 1.0,
+        cutmix: float = 0.0,
+        scale: tuple[float, float] = (0.08, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        flip: bool = False,
+        dtype: str = "float32",
+        patches: bool = False,
+        budget: Budget | None = Budget(),  # noqa: B008  # frozen
+    ) -> AugmentedDataset:
+        """A torch Dataset of random views of these images, each with the soft label of what it shows.
+
+        Everything is decoded now; the labels follow from the stored ones by area, without the teacher. An item depends
+        on seed, epoch and its index alone: call `set_epoch` of the result before every epoch.
+
+        Arguments:
+            size: height and width of the views in pixels.
+            seed, temperature, cutmix, scale, ratio, flip: as for `d3codec.augmented.AugmentedDataset`: random crops of
+                these areas and shapes, mirrored or not, with CutMix at this probability; probabilities at this
+                temperature.
+            dtype: of the image tensors: `float32` from 0 to 1, or `uint8`.
+            patches: views of single patches instead of whole images.
+            budget: as for `images`.
+
+        Returns:
+            Items are named tuples: image (3, size, size) and label float32 (classes,), which sums to 1; its columns
+            are the class positions of the file, also with hard labels. DataLoader may start workers in any way.
+
+        Raises:
+            UsageError: numbers out of range, another dtype, or groups that do not fit together.
+            MissingExtraError: torch is not installed.
+        """
+        if dtype not in ("uint8", "float32"):
+            raise UsageError("an unknown dtype", field="dtype", found=dtype, expected="uint8 or float32")
+        try:
+            from d3codec.augmented import AugmentedDataset
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("decode") from error
+        grid, arrays = self.grid, self.to_numpy(budget)
+        if patches:
+            arrays, grid = _by_patch(arrays, grid), (1, 1)
+        images, logits = arrays["images"], arrays.get("patch_logits")
+        return AugmentedDataset(
+            images,
+            None if logits is None else logits.reshape(len(images), grid[0] * grid[1], -1),
+            arrays["classes"],
+            grid,
+            class_count=self.file.content.classes.count,
+            size=size,
+            seed=seed,
+            temperature=temperature,
+            cutmix=cutmix,
+            scale=scale,
+            ratio=ratio,
+            flip=flip,
+            as_float=dtype == "float32",
+        )
+
 
 def _agree(dataset: Dataset, what: str, values: set[tuple[int, int]]) -> None:
     if len(values) > 1:
         raise UsageError(f"the groups have {what}", file=dataset.path, found=sorted(values), hint=ONE_GROUP)
+
+
+def _runs(classes: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Ranges of ascending numbers that follow one another."""
+    start = 0
+    for end in range(1, len(classes) + 1):
+        if end == len(classes) or classes[end] != classes[end - 1] + 1:
+            yield classes[start], classes[end - 1] + 1
+            start = end
 
 
 def _by_patch(arrays: dict[str, np.ndarray], grid: tuple[int, int]) -> dict[str, np.ndarray]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from d3codec.format.labels import LABEL_NAMES
+
 if TYPE_CHECKING:
-    from d3codec.format.manifest import Content, Group
+    from d3codec.format.manifest import Content, DeltaConditioning, Group, StoredLatents, VectorsConditioning
 
 MILLION = 1_000_000
 
@@ -16,9 +18,10 @@ class GroupInfo:
     """Images of one recipe and one generator, described without regard to the method that made them.
 
     images_per_class: collages a class; grid: rows and columns of patches in a collage; size: height and width
-    of an image in pixels; copies: augmented copies of each source, which are among the images; label_kind:
-    `quantized` or `hard`; label_width: logits a patch (0: none stored); generator: its id (hex); cast: dtype to which
-    its weights are cast before digest and use; outside_bytes: size of this dataset's own weights outside the file.
+    of an image in pixels; copies: augmented copies of each source, which are among the images; label_kind: one of
+    LABEL_NAMES; label_width: logits a patch, one a class (0: none stored); teacher_columns: how many the teacher gave;
+    generator: its id (hex); cast: dtype to which its weights are cast before digest and use; outside_bytes: size of
+    this dataset's own weights outside the file.
     """
 
     number: int
@@ -28,6 +31,7 @@ class GroupInfo:
     copies: int
     label_kind: str
     label_width: int
+    teacher_columns: int
     generator: str
     cast: str
     outside_bytes: int
@@ -41,10 +45,10 @@ class GroupInfo:
 
 
 def describe_groups(content: Content) -> list[GroupInfo]:
-    return [_describe(number, group) for number, group in enumerate(content.groups)]
+    return [_describe(number, group, content.classes.count) for number, group in enumerate(content.groups)]
 
 
-def _describe(number: int, group: Group) -> GroupInfo:
+def _describe(number: int, group: Group, classes: int) -> GroupInfo:
     labels, images = group.labels, group.images
     return GroupInfo(
         number=number,
@@ -52,8 +56,9 @@ def _describe(number: int, group: Group) -> GroupInfo:
         grid=images.grid,
         size=images.size,
         copies=images.copies,
-        label_kind="quantized" if labels.kind == "q" else "hard",
-        label_width=labels.width if labels.kind == "q" else 0,
+        label_kind=LABEL_NAMES[labels.kind],
+        label_width=0 if labels.kind == "h" else classes,
+        teacher_columns=0 if labels.kind == "h" else labels.width,
         generator=group.generator.hex(),
         cast=group.cast,
         outside_bytes=group.outside_bytes,
@@ -71,12 +76,16 @@ def _conditioning_in_words(group: Group) -> str:
         return f"token ids, one sequence {row}"
     if conditioning.kind == "vectors":
         vectors = f"{conditioning.slots} vector{_s(conditioning.slots)}"
-        return f"learned, {vectors} {row}, {conditioning.width} values of {conditioning.bits} bits"
+        return f"learned, {vectors} {row}, {conditioning.width} values of {_bits(conditioning)}"
     slots = f"{len(conditioning.slots)} token{_s(len(conditioning.slots))} {row}"
     if conditioning.kind == "words":
         return f"words, {slots}"
     widths = " + ".join(map(str, conditioning.widths))
-    return f"learned, {slots}, {widths} values of {conditioning.bits} bits"
+    return f"learned, {slots}, {widths} values of {_bits(conditioning)}"
+
+
+def _bits(rows: DeltaConditioning | VectorsConditioning | StoredLatents) -> str:
+    return f"at most {rows.bits} bits, entropy-coded" if rows.coded else f"{rows.bits} bits"
 
 
 def _s(count: int) -> str:
@@ -100,5 +109,5 @@ def _recipe_in_words(group: Group) -> str:
     if recipe.sampler == "ddim" and recipe.eta:
         text += f", eta {recipe.eta / MILLION:g}"
     if recipe.start.stored is not None:
-        text += f", stored latents of {recipe.start.stored.bits} bits"
+        text += f", stored latents of {_bits(recipe.start.stored)}"
     return text

@@ -91,7 +91,8 @@ def test_what_a_file_says(bare):
     assert dataset.about is None
     (group,) = dataset.groups
     assert (group.images_per_class, group.grid, group.size, group.patches) == (IPC, (2, 2), (8, 8), PATCHES)
-    assert (group.label_kind, group.label_width, group.generator) == ("quantized", CLASSES, "00" * 32)
+    assert (group.label_kind, group.label_width, group.teacher_columns) == ("int8", CLASSES, CLASSES)
+    assert group.generator == "00" * 32
     assert group.recipe == "DDIM, 3 steps, guidance 2, predicts eps"
     assert group.conditioning == "learned, 2 tokens a class, 16 values of 4 bits"
 
@@ -104,7 +105,7 @@ def test_repr_is_worth_reading(bare):
         "3 classes x 5 images",
         "8x8",
         "2x2 patches",
-        "quantized labels",
+        "int8 labels",
         "reproducible",
         "generator 00000000",
         f"content {content[:8]}",
@@ -117,9 +118,9 @@ def test_logits_are_the_stored_ones(bare):
     stored = np.frombuffer(open_file(bare).section("lab", 0), np.int8)
     stored = stored.reshape(CLASSES * IPC, PATCHES, CLASSES)
     labels = d3codec.load(bare).labels
-    assert labels.kind == "quantized"
+    assert labels.kind == "int8"
     logits = labels.logits()
-    assert logits.dtype == np.float64
+    assert logits.dtype == np.float32
     np.testing.assert_array_equal(logits, stored * (16 / 256))
     np.testing.assert_array_equal(labels.hard(), np.repeat(np.arange(CLASSES), IPC))
 
@@ -439,3 +440,19 @@ def test_more_than_the_budget_is_refused(tiny, pipeline):
             make(budget=Budget(images=14))
         assert "budget=None" in caught.value.hint
     assert dataset.images(generator=pipeline, budget=None).shape == (15, 8, 8, 3)
+
+
+def test_augmented_views_have_the_labels_of_the_file(tiny, pipeline):
+    whole = d3codec.load(tiny)
+    images = whole.images(device="cpu", generator=pipeline)  # fills the cache
+    plain = whole.augmented(8, scale=(1, 1), ratio=(1, 1), temperature=20, dtype="uint8")
+    image, label = plain[7]
+    np.testing.assert_array_equal(image.numpy(), images[7].transpose(2, 0, 1))
+    np.testing.assert_allclose(label.numpy(), whole.labels.probabilities(20)[7].mean(0), rtol=1e-5)
+    one = whole.augmented(4, scale=(1, 1), ratio=(1, 1), temperature=20, patches=True)[7 * PATCHES + 1]
+    np.testing.assert_allclose(one.image.numpy(), images[7, :4, 4:].transpose(2, 0, 1) / 255, rtol=1e-6)
+    np.testing.assert_allclose(one.label.numpy(), whole.labels.probabilities(20)[7, 1], rtol=1e-5)
+    view = whole.subset(classes=[1]).augmented(8, cutmix=1.0)
+    assert view[0].label.shape == (CLASSES,)
+    with pytest.raises(UsageError, match="float16"):
+        whole.augmented(8, dtype="float16")

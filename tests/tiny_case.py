@@ -8,6 +8,7 @@ import numpy as np
 
 LEVELS = (64, 120, 180)
 OPTIONS: dict[str, Any] = {
+    "labels": "int8",
     "ipc": 4,
     "template": "a *",
     "initial_token": "b",

@@ -88,23 +88,30 @@ _key = click.IntRange(0, 2**64 - 1)
 @click.option(
     "--bits",
     metavar="N",
-    type=click.IntRange(1, 8),
+    type=click.FloatRange(1, 8),
     default=2,
     show_default=True,
-    help="Bits a value of the learned embeddings.",
+    help="Bits a value of the learned embeddings; a fraction with --entropy-coded.",
 )
+@click.option("--entropy-coded", is_flag=True, help="Code the learned embeddings: fewer bytes for the same values.")
 @click.option(
     "--labels",
-    type=click.Choice(["quantized", "hard"]),
-    default="quantized",
-    show_default=True,
-    help="The teacher's logits of every decoded patch, or the class alone.",
+    type=click.Choice(["hard", "int8", "fp16", "top-k", "ranked-head"]),
+    help="How the teacher's logits of every decoded patch are stored; hard: the class alone. Default: int8 with "
+    "--label-step, else ranked-head.",
+)
+@click.option(
+    "--label-bytes",
+    metavar="N",
+    type=click.FloatRange(min=0, min_open=True),
+    help="At most so many bytes a label of ranked-head or top-k. Default: ranked-head 10 from 90 classes and 2 of 10, "
+    "top-k 40.",
 )
 @click.option(
     "--label-step",
     metavar="N",
     type=_positive,
-    help="Step of quantized labels in 1/256 nat; coarser is smaller. Default: the finest possible.",
+    help="Step of int8 labels in 1/256 nat; coarser is smaller. Default: the finest possible.",
 )
 @click.option("--noise-key", metavar="N", type=_key, default=0, show_default=True, help="Key of the images' noise.")
 @click.option(

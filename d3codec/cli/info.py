@@ -1,4 +1,4 @@
-"""`d3codec info`: what a file holds, from its head alone. No numpy, no torch."""
+"""`d3codec info`: what a file holds, from its head alone (and with --labels from its labels). No torch."""
 
 from __future__ import annotations
 
@@ -19,16 +19,26 @@ NAMES_SHOWN = 12
 @click.argument("file", metavar="FILE")
 @json_option
 @click.option("--bytes", "every_byte", is_flag=True, help="Explain every byte of the file.")
-def command(file: str, as_json: bool, every_byte: bool) -> None:
+@click.option(
+    "--labels",
+    "about_labels",
+    is_flag=True,
+    help="Decode the labels: bytes each, entropy, agreement with the classes, and what encode recorded of their loss.",
+)
+def command(file: str, as_json: bool, every_byte: bool, about_labels: bool) -> None:
     """Show what FILE (a path or a URL) holds: sizes, classes, images, generator, recipe, labels.
 
     Reads and checks the head; the sections are checked by `verify`.
     """
     from d3codec.dataset import load
 
+    if every_byte and about_labels:
+        raise click.UsageError("--bytes and --labels show different things; give one of them")
     dataset = load(file)
     if every_byte:
         _explain(dataset.file, as_json)
+    elif about_labels:
+        _labels(dataset, as_json)
     elif as_json:
         print_json(_facts(dataset))
     else:
@@ -83,6 +93,35 @@ def _explain(file: D3MFile, as_json: bool) -> None:
         print_table(["offset", "bytes", "what"], shown, right=(0, 1))
 
 
+def _labels(dataset: Dataset, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from d3codec.decoder.label_facts import label_facts, recorded_divergences
+
+    file, recorded = dataset.file, recorded_divergences(dataset.file)
+    groups = [label_facts(file, group.number) for group in dataset.groups]
+    if as_json:
+        facts = [asdict(group) | {"bytes_per_label": group.bytes_per_label()} for group in groups]
+        print_json({"file": dataset.path, "groups": facts, "kl_nats": recorded})
+        return
+    rows = []
+    for group in groups:
+        mark = f" {group.group}" if len(groups) > 1 else ""
+        each = group.bytes_per_label()
+        rows += [
+            [f"labels{mark}", f"{group.labels:,} of the codec {group.codec}"],
+            [
+                f"bytes a label{mark}",
+                f"{each['payload'] + each['side']:.2f}: payload {each['payload']:.2f}, side information "
+                f"{each['side']:.2f}; statistics shipped with the package: {each['shipped']:.2f}",
+            ],
+            [f"entropy{mark}", f"{group.entropy_nats:.4g} nats, mean at T = 1"],
+            [f"agreement{mark}", f"{100 * group.agreement:.1f} % have their class on top"],
+        ]
+    rows += [[f"KL at T = {temperature}", f"{text} nats, says the encoder"] for temperature, text in recorded.items()]
+    print_table(["", ""], rows, heading=False)
+
+
 def _show(dataset: Dataset) -> None:
     facts = _facts(dataset)
     click.echo(
@@ -113,6 +152,8 @@ def _lines(dataset: Dataset, facts: dict[str, Any]) -> list[list[str]]:
         mark = f" {group.number}" if len(dataset.groups) > 1 else ""
         height, width = group.size
         logits = f", {group.label_width} logits a patch" if group.label_width else ""
+        if group.teacher_columns != group.label_width:
+            logits += f" (of {group.teacher_columns} of the teacher)"
         lines += [
             [
                 f"images{mark}",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from d3codec.conditioning import coded
 from d3codec.conditioning import latents as latent_rows
 from d3codec.decoder.output import augment_gdd, window_resize
 from d3codec.decoder.plan import UNIT_IMAGES, Unit, sources_of
@@ -65,7 +66,7 @@ class Renderer:
         torch = require_torch()
         self._state_dtype = torch.float64 if generator.dtype == torch.float64 else torch.float32
         self._shape = generator.latent_shape(*group.images.generated)
-        self._stored = stored
+        self._stored, self._stored_rows = stored, classes * group.images.sources
         self._check_stored()
         self._sampler = Sampler(group.recipe)
         self._rows = ConditioningRows(group, conditioning, generator, profile, classes)
@@ -176,9 +177,12 @@ class Renderer:
         torch, record = require_torch(), self._group.recipe.start.stored
         if record is None:
             return None
-        values = [
-            latent_rows.decode(rows_of(self._stored, record.row_bytes, row, row), 1, record.shape, record.bits)
-            for row in rows.tolist()
-        ]
-        latents: Tensor = torch.from_numpy(np.concatenate(values)).to(self._device, self._state_dtype)
+        if record.coded:
+            count, size = self._stored_rows, record.values
+            numbers = [coded.decode(self._stored, count, size, "lat", first=row, count=1) for row in rows.tolist()]
+            values = np.concatenate(numbers).reshape(-1, *record.shape)
+        else:
+            blocks = [rows_of(self._stored, record.row_bytes, row, row) for row in rows.tolist()]
+            values = latent_rows.decode(b"".join(blocks), len(blocks), record.shape, record.bits)
+        latents: Tensor = torch.from_numpy(values).to(self._device, self._state_dtype)
         return latents

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from d3codec.conditioning import class_ids, delta, quantized, tokens, vectors, words
+from d3codec.conditioning import class_ids, coded, delta, quantized, tokens, vectors, words
 from d3codec.decoder.precision import operators, settings
 from d3codec.errors import GeneratorError, SectionError
 from d3codec.format.limits import MILLION
@@ -126,6 +126,10 @@ class _Vectors:
 
     def _stored(self, first: int, last: int) -> np.ndarray:
         slots, width, bits = self._record.slots, self._record.width, self._record.bits
+        if self._record.coded:
+            stored, count = self._count + (self._record.negative == "row"), last - first + 1
+            found = coded.decode(self._data, stored, slots * width, "emb", first=first, count=count)
+            return found.reshape(count, slots, width)
         part = rows_of(self._data, quantized.row_bytes(slots * width, bits), first, last)
         return vectors.decode(part, last - first + 1, slots, width, bits)
 
@@ -136,7 +140,7 @@ class _Prompts:
     def __init__(self, record: Text, data: bytes, count: int, generator: Generator) -> None:
         encoders = 1 if record.second is None else 2
         _check(generator, f"conditioning {record.kind}", "text encoders", encoders, len(generator.text_widths))
-        self._record, self._generator, self._data = record, generator, data
+        self._record, self._generator, self._data, self._count = record, generator, data, count
         self._sequences = tokens.decode(data, count) if isinstance(record, TokensConditioning) else []
         if isinstance(record, DeltaConditioning):
             _check(generator, "conditioning delta", "width", record.widths, tuple(generator.text_widths))
@@ -154,8 +158,7 @@ class _Prompts:
             ids = np.repeat(template[None], len(rows), axis=0)
             ids[:, slots] = words.decode(part, count, len(slots))[rows - first]
             return self._through_encoders(list(ids), (), None)
-        part = rows_of(self._data, delta.row_bytes(len(slots), record.widths, record.bits), first, last)
-        learned = delta.decode(part, count, len(slots), record.widths, record.bits)
+        learned = self._differences(record, first, last)
         sums = [start + values[rows - first] for start, values in zip(self._initial, learned, strict=True)]
         return self._through_encoders([template] * len(rows), slots, sums)
 
@@ -165,6 +168,16 @@ class _Prompts:
             return None
         # In a batch of the usual size: another one could have other bits.
         return self._through_encoders([np.array(negative, np.int64)] * BLOCK_ROWS, (), None)[slice(0, 1)]
+
+    def _differences(self, record: DeltaConditioning, first: int, last: int) -> list[np.ndarray]:
+        """Those of some rows, both ends included, for each text encoder: float64 [rows, slots, width]."""
+        slots, count = len(record.slots), last - first + 1
+        if record.coded:
+            ends = np.cumsum([slots * width for width in record.widths])
+            found = coded.decode(self._data, self._count, int(ends[-1]), "emb", first=first, count=count)
+            return [part.reshape(count, slots, -1) for part in np.split(found, ends[:-1], axis=1)]
+        part = rows_of(self._data, delta.row_bytes(slots, record.widths, record.bits), first, last)
+        return delta.decode(part, count, slots, record.widths, record.bits)
 
     def _through_encoders(
         self, ids: Sequence[np.ndarray], slots: tuple[int, ...], learned: list[np.ndarray] | None

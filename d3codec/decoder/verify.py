@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from d3codec.decoder.budget import Budget, Work
 from d3codec.decoder.precision import EVERYWHERE
+from d3codec.decoder.values import check_coded, check_coded_work
 from d3codec.errors import PixelsError, UsageError
 from d3codec.format.file import D3MFile
 from d3codec.format.manifest import Exact, ExactFixed
@@ -69,12 +70,15 @@ def verify(
         PixelsError: other pixels: in the profiles `exact` and `exact-fixed` anywhere, in `reproducible` under the
             fingerprint of the file.
         MissingGeneratorError, GeneratorError, MissingExtraError: what decoding needs is not there.
-        UsageError: more to decode than the budget allows.
+        UsageError: more to decode than the budget allows, of images or of labels.
     """
     if decode not in (None, "all") and (type(decode) is not int or decode < 1):
         raise UsageError("decode takes 'all' or a number of images", field="decode", found=decode)
     file = path if isinstance(path, D3MFile) else D3MFile.open(path)
     file.verify()
+    if budget is not None:
+        check_coded_work(file)
+    check_coded(file)
     found = _Found(file)
     report = VerifyReport(
         file.path,

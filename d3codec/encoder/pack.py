@@ -7,6 +7,7 @@ Computes no pixel and asks no teacher.
 from __future__ import annotations
 
 import json
+import math
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from d3codec import corrections
+from d3codec.conditioning import coded, delta
 from d3codec.conditioning import words as word_rows
+from d3codec.decoder.label_facts import CLAIM
 from d3codec.encoder.prompt import Prompt, name_tokens
 from d3codec.errors import GeneratorError, ImagesError, UsageError
 from d3codec.format import limits
@@ -32,12 +35,10 @@ from d3codec.format.manifest import (
     HardLabels,
     Images,
     Profile,
-    QuantizedLabels,
     Reproducible,
     WordsConditioning,
 )
 from d3codec.generators.ready import ReadyConfiguration, fitting_offset
-from d3codec.labels import quantized
 
 if TYPE_CHECKING:
     from d3codec.generators.condition import Generator
@@ -161,7 +162,8 @@ def delta_group(
     prompt: Prompt,
     recipe: DdimRecipe,
     *,
-    bits: int,
+    bits: float,
+    coded: bool = False,
     cast: Literal["f16", "stored"],
     generator: bytes,
     outside_bytes: int,
@@ -170,9 +172,10 @@ def delta_group(
     resolution: int,
     noise_key: int,
 ) -> Group:
-    """The record of a group with learned embeddings, with hard labels until `with_labels`.
+    """The record of a group with learned embeddings and, until others are put in, hard labels.
 
-    `outside_bytes`: of the generator's own weights for this dataset (LoRA), which count beside the file.
+    `bits` a value; `coded`: entropy-coded, in which case they may be a fraction. `outside_bytes`: of the generator's
+    own weights for this dataset (LoRA), which count beside the file.
     """
     conditioning = DeltaConditioning(
         template=prompt.ids,
@@ -180,7 +183,8 @@ def delta_group(
         padding=prompt.padding,
         slots=prompt.slots,
         initial_token=prompt.initial_token,
-        bits=bits,
+        bits=math.ceil(bits),
+        coded=coded,
         width=len(prompt.initial_vector),
     )
     return Group(
@@ -200,27 +204,11 @@ def changed(record: Any, **values: Any) -> Any:
     return type(record)(**{name: getattr(record, name) for name in type(record).model_fields} | values)
 
 
-def with_labels(group: Group, logits: np.ndarray, step: int | None) -> tuple[Group, bytes]:
-    """The group with quantized labels and their section.
-
-    Arguments:
-        logits: float32 (classes * images * patches, width), in order of class, image and patch.
-        step: in 1/256 nat; None chooses the finest that int8 can hold.
-
-    Raises:
-        UsageError: the step is too fine for these logits.
-    """
-    finest = quantized.choose_step(logits)
-    if step is not None and not finest <= step <= limits.LABEL_STEP:
-        raise UsageError(
-            "a label step that does not fit the teacher's logits",
-            field="label_step",
-            found=step,
-            expected=f"{finest} to {limits.LABEL_STEP} (in 1/256 nat)",
-        )
-    chosen = finest if step is None else step
-    labels = QuantizedLabels(step=chosen, width=logits.shape[1])
-    return changed(group, labels=labels), quantized.encode(logits, chosen)
+def delta_section(group: Group, deltas: np.ndarray, bits: float) -> bytes:
+    """Section `emb` of learned differences, float (rows, slots, width), at `bits` bits a value."""
+    if not getattr(group.conditioning, "coded", False):
+        return delta.encode(deltas, int(bits))
+    return coded.encode(deltas.reshape(len(deltas), -1), bits)
 
 
 def pack_file(
@@ -229,17 +217,16 @@ def pack_file(
     count: int,
     group: Group,
     conditioning: bytes,
-    labels: bytes | None,
+    labels: Mapping[str, bytes],
     pixels: Pixels,
     about: About,
     ancillary: Mapping[str, bytes],
 ) -> bytes:
-    """The bytes of a file with one group: the `cls` section of `count` classes, `emb` or `wrd`, `lab`, `x-`
-    sections.
+    """The bytes of a file with one group: the `cls` section of `count` classes, `emb` or `wrd`, those of the labels by
+    name, `x-` sections.
     """
     sections: dict[tuple[str, int | None], bytes] = {("cls", None): classes, (_row_section(group), 0): conditioning}
-    if labels is not None:
-        sections[("lab", 0)] = labels
+    sections |= {(name, 0): data for name, data in labels.items()}
     if pixels.corrections is not None and len(pixels.corrections[0]):
         sections[("fix", None)] = corrections.encode(*pixels.corrections)
     if pixels.profile == "reproducible":
@@ -311,6 +298,14 @@ def class_words(file: D3MFile | str | Path | bytes, generator: Generator) -> byt
     return _repack(opened, words, keep_pixels=False)
 
 
+def _without_label_claims(about: About | None) -> About | None:
+    """The same without what it says of labels that are left out."""
+    if about is None or about.claims is None:
+        return about
+    claims = {name: text for name, text in about.claims.items() if not name.startswith(CLAIM)}
+    return About(**{name: getattr(about, name) for name in About.model_fields} | {"claims": claims or None})
+
+
 def _repack(
     file: D3MFile | str | Path | bytes, change: Callable[[Group, bytes], tuple[Group, bytes]], *, keep_pixels: bool
 ) -> bytes:
@@ -323,7 +318,7 @@ def _repack(
         new, rows = change(group, opened.section(_row_section(group), number))
         groups.append(new)
         sections[_row_section(new), number] = rows
-    about, profile = opened.about, opened.content.profile
+    about, profile = _without_label_claims(opened.about), opened.content.profile
     ancillary: dict[str, bytes] = {}
     if about and keep_pixels:
         ancillary = {entry.name: opened.section(entry.name) for entry in about.ancillary or ()}

@@ -78,7 +78,7 @@ def agreement(logits: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarra
 
 
 def divergence(logits: np.ndarray, stored: np.ndarray) -> float:
-    """Mean Kullback-Leibler divergence in nats of softmax(stored) from softmax(logits), both (N, classes)."""
+    """Mean Kullback-Leibler divergence in nats of softmax(stored) from softmax(logits), both (N, classes), N > 0."""
     log_p, log_q = (_log_softmax(values.astype(np.float64)) for values in (logits, stored))
     return float((np.exp(log_p) * (log_p - log_q)).sum(axis=1).mean())
 

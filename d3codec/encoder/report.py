@@ -30,6 +30,8 @@ class EncodeReport:
         kernels, in levels of 0 to 255; corrections: values so near to a rounding boundary that the file lists them;
     sections: name, group, stored and raw bytes, in file order; head_bytes: the rest of the file;
     generator_bytes: of the shared generator's weights, which the file needs and does not hold;
+    label_step: of labels int8, in 1/256 nat; label_bytes: stored, a label; label_kl_nats: of the stored from the
+    teacher's labels at temperature 1, mean (None with hard labels);
     agreement_percent: patches of the decoded images whose largest teacher logit is that of their class, by
     class name in agreement_by_class; seconds: by stage, over all runs that worked on it.
     """
@@ -50,6 +52,7 @@ class EncodeReport:
     patches: int
     labels: str
     label_step: int | None
+    label_bytes: float | None
     label_kl_nats: float | None
     agreement_percent: float
     agreement_by_class: dict[str, float]
@@ -79,10 +82,11 @@ class EncodeReport:
             f"needs generator {self.generator_id[:16]}..., {self.generator_bytes:,} bytes of weights, shared",
             f"{self.images:,} images of {self.classes} classes, {self.patches:,} patches, "
             + f"labels {self.labels}"
+            + ("" if self.label_step is None else f" in steps of {self.label_step}/256 nat")
             + (
                 ""
-                if self.label_step is None
-                else f" in steps of {self.label_step}/256 nat (KL {self.label_kl_nats:.2g} nat)"
+                if self.label_bytes is None
+                else f", {self.label_bytes:.2f} bytes each (KL {self.label_kl_nats:.2g} nat)"
             ),
             f"{self.agreement_percent:.1f} % of the patches agree with the teacher; lowest: "
             + ", ".join(f"{name} {percent:.1f} %" for name, percent in worst),

@@ -1,4 +1,4 @@
-"""Records of what a row gives to the generator: spec/d3m-0.2.md section 3.3."""
+"""Records of what a row gives to the generator: spec/d3m-0.3.md section 3.3."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ PaddedLength = Annotated[int, Field(ge=1, le=limits.TOKENS)]
 Slot = Annotated[int, Field(ge=0, lt=limits.TOKENS)]
 TimeId = Annotated[int, Field(ge=0, le=limits.TIME_ID)]
 Rows = Annotated[Literal["class", "image"], Field(alias="r")]
+Coded = Annotated[bool, Field(alias="e")]
 Negative = Annotated[
     Annotated[TokenIds, Tag("=ids")] | Annotated[Literal["zeros"], Tag("=zeros")],
     Discriminator(lambda value: f"{MEMBER}ids" if isinstance(value, (list, tuple)) else f"{MEMBER}zeros"),
@@ -67,11 +68,15 @@ class _Template(_Text):
 
 
 class DeltaConditioning(_Template):
-    """Learned: a slot holds `width` quantized differences, of `bits` bits, to the embedding of a token."""
+    """Learned: a slot holds `width` quantized differences, of `bits` bits, to the embedding of a token.
+
+    coded: the rows are entropy-coded, in a section of free length, with at most `bits` bits a value.
+    """
 
     kind: Annotated[Literal["delta"], Field(alias="k")] = "delta"
     initial_token: Annotated[TokenId, Field(alias="a")]
     bits: Annotated[Bits, Field(alias="b")]
+    coded: Coded = False
     width: Annotated[Width, Field(alias="w")]
 
     @model_validator(mode="after")
@@ -109,10 +114,14 @@ class TokensConditioning(_Text):
 
 
 class VectorsConditioning(Record):
-    """Hidden states [slots, width] for the denoiser. negative: "zeros", "row" (one more row, the last), or None."""
+    """Hidden states [slots, width] for the denoiser. negative: "zeros", "row" (one more row, the last), or None.
+
+    coded: as of DeltaConditioning.
+    """
 
     kind: Annotated[Literal["vectors"], Field(alias="k")] = "vectors"
     bits: Annotated[Bits, Field(alias="b")]
+    coded: Coded = False
     negative: Annotated[Literal["zeros", "row"] | None, Field(alias="n")]
     rows: Rows = "class"
     slots: Annotated[int, Field(alias="s", ge=1, le=limits.TOKENS)]

@@ -64,7 +64,9 @@ def _parts(file: D3MFile) -> Iterator[tuple[Part, str]]:
         key = part.section, part.group
         first, size = before.get(key, 0), row_bytes.get(key)
         before[key] = first + part.raw_length
-        rows = f", rows {first // size} to {before[key] // size - 1}" if size else ""
+        rows = (
+            f", rows {first // size} to {before[key] // size - 1}" if size else f", from byte {first}" if first else ""
+        )
         if part.section == "fix" and file.content.profile.name == "exact":
             rows = f", {file.content.profile.corrections} corrections"
         codec = "as they are" if part.entry.codec == wire.RAW else f"as {part.entry.stored} bytes of zstd"
@@ -166,12 +168,18 @@ def _start(value: Any, _record: Any) -> str:
     text = f"{_real(value.a)} * stored + {_real(value.b)} * noise"
     if value.stored is None:
         return text
-    return f"{text}, stored latents of {' x '.join(map(str, value.stored.shape))} values of {value.stored.bits} bits"
+    coded = "entropy-coded, at most " if value.stored.coded else ""
+    shape = " x ".join(map(str, value.stored.shape))
+    return f"{text}, stored latents of {shape} values of {coded}{value.stored.bits} bits"
 
 
 def _lengths(value: Any, content: Any) -> str:
     free = [section_title(section.name, section.group) for section in section_plan(content) if section.rows is None]
     return ", ".join(f"{title}: {length} raw bytes" for title, length in zip(free, value, strict=True))
+
+
+def _coded(value: bool, _record: Any) -> str:
+    return "yes, a section of free length" if value else "no, rows of fixed length"
 
 
 def _sides(value: tuple[int, int]) -> str:
@@ -185,10 +193,12 @@ _WORDS: dict[tuple[str, str], _Words] = {
     ("Images", "window"): _window,
     ("GddAugmentation", "copies"): lambda value, _: f"{value} of each source",
     ("DeltaConditioning", "bits"): lambda value, _: f"{value} a value",
+    ("DeltaConditioning", "coded"): _coded,
     ("DeltaConditioning", "padding"): _padding,
     ("WordsConditioning", "padding"): _padding,
     ("TokensConditioning", "padding"): _padding,
     ("VectorsConditioning", "bits"): lambda value, _: f"{value} a value",
+    ("VectorsConditioning", "coded"): _coded,
     ("VectorsConditioning", "slots"): lambda value, _: f"{value} vectors a row",
     ("Group", "outside_bytes"): lambda value, _: f"{value} of this dataset's own weights outside the file",
     ("_Recipe", "betas"): lambda value, _: (
@@ -202,5 +212,12 @@ _WORDS: dict[tuple[str, str], _Words] = {
     ("QuantizedLabels", "kind"): lambda *_: "quantized logits",
     ("QuantizedLabels", "step"): lambda value, _: f"{value}/256 nat",
     ("QuantizedLabels", "width"): lambda value, _: f"{value} logits a patch",
+    ("Raw16Labels", "kind"): lambda *_: "float16 logits",
+    ("Raw16Labels", "width"): lambda value, _: f"{value} logits a patch",
+    ("TopkLabels", "kind"): lambda *_: "top-k logits",
+    ("TopkLabels", "kept"): lambda value, _: f"{value} logits a patch",
+    ("TopkLabels", "width"): lambda value, _: f"of {value} columns",
+    ("RankedHeadLabels", "kind"): lambda *_: "ranked-head logits",
+    ("RankedHeadLabels", "width"): lambda value, _: f"{value} logits a patch",
     ("Content", "lengths"): _lengths,
 }

@@ -53,6 +53,7 @@ Sides = Annotated[tuple[Side, Side], listed]
 Bits = Annotated[int, Field(ge=1, le=limits.BITS)]
 Width = Annotated[int, Field(ge=1, le=limits.WIDTH)]
 RawLength = Annotated[int, Field(ge=0, le=limits.PART_BYTES)]
+FreeLength = Annotated[int, Field(ge=0, le=limits.FREE_BYTES)]
 RawLengths = Annotated[tuple[RawLength, ...], Field(min_length=1), listed]
 
 

@@ -1,7 +1,7 @@
 """A .d3m file as a whole: open, read sections, verify, write.
 
 Opening reads and checks the head, which names the dataset and bounds every later allocation. Parts are read
-when they are asked for, each checked before use. The order of checks is that of spec/d3m-0.2.md section 8.
+when they are asked for, each checked before use. The order of checks is that of spec/d3m-0.3.md section 8.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,6 +24,7 @@ from d3codec.format.manifest import REPRODUCIBLE, About, AncillaryEntry, Classes
 from d3codec.format.plan import PlannedSection, critical_parts, planned_parts, section_plan
 from d3codec.format.save import save_atomically
 from d3codec.format.sections import (
+    WHOLE,
     ClassRecord,
     Key,
     check_ancillary_sizes,
@@ -131,22 +133,57 @@ class D3MFile:
     def section(self, name: str, group: int | None = None) -> bytes:
         """The raw bytes of a section, after all its checks: CRC, compression, digest, size and values.
 
-        Raises SectionError, and UsageError for a section that the file does not have.
+        Values of labels and of coded rows are checked by their codecs. Raises SectionError, and UsageError for a
+        section that the file does not have.
         """
+        wanted = self._parts_of(name, group)
+        with _naming(self.path), _opened(self.path, self.data) as handle:
+            self._check_digests(handle, wanted)
+            return b"".join(self._checked(handle, wanted))
+
+    def section_length(self, name: str, group: int | None = None) -> int:
+        """Raw bytes of a section, from the head alone. Raises UsageError for one that the file does not have."""
+        return sum(part.raw_length for part in self._parts_of(name, group))
+
+    def section_range(self, name: str, group: int | None, start: int, stop: int) -> bytes:
+        """The raw bytes start to stop of a section, cut off at its end.
+
+        Only the parts that they lie in are read, and those that share a digest with them: their CRC, compression and
+        digest are checked, their values where a part can be judged by itself. Raises as `section` does.
+        """
+        parts = self._parts_of(name, group)
+        firsts = [0, *accumulate(part.raw_length for part in parts)]
+        wanted = [
+            (part, first)
+            for part, first in zip(parts, firsts, strict=False)
+            if first < stop and start < first + part.raw_length
+        ]
+        pieces = []
+        with _naming(self.path), _opened(self.path, self.data) as handle:
+            self._check_digests(handle, tuple(part for part, _ in wanted))
+            for part, first in wanted:
+                raw = _raw(handle, part)
+                if name not in WHOLE:
+                    check_values(self.content, part.key, raw, first)
+                pieces.append(raw[max(start - first, 0) : max(stop - first, 0)])
+        return b"".join(pieces)
+
+    def _parts_of(self, name: str, group: int | None) -> tuple[Part, ...]:
         wanted = tuple(part for part in self.parts if part.key == (name, group))
         if not wanted:
             there = dict.fromkeys(section_title(*part.key) for part in self.parts)
             raise UsageError(f"no section {section_title(name, group)}", file=self.path, expected=", ".join(there))
-        with _naming(self.path), _opened(self.path, self.data) as handle:
-            self._check_digests(handle, wanted)
-            return b"".join(self._checked(handle, wanted))
+        return wanted
 
     def class_records(self) -> list[ClassRecord]:
         """Ids and names of the classes, in class order."""
         return unpack_classes(self.section("cls"), self.content.classes.authority, self.content.classes.count)
 
     def verify(self) -> None:
-        """Checks every part, every digest, and the size and values of every section. Raises SectionError."""
+        """Checks every part, every digest, and the size and values of every section. Raises SectionError.
+
+        Values of labels and of coded rows are left to their codecs: `decoder.verify.verify` asks them too.
+        """
         with _naming(self.path), _opened(self.path, self.data) as handle:
             self._check_digests(handle, self.parts)
             for _ in self._checked(handle, self.parts):
@@ -192,15 +229,15 @@ class D3MFile:
             raise SectionError("E_SECTION_DIGEST", field=damaged[0])
 
     def _checked(self, handle: BinaryIO, wanted: tuple[Part, ...]) -> Iterator[bytes]:
-        """Raw bytes of whole sections, a part at a time, with sizes and values checked."""
+        """Raw bytes of whole sections, as far as possible a part at a time, with sizes and values checked."""
         check_ancillary_sizes(self.manifest, {part.section for part in wanted})
-        before: dict[Key, int] = {}
-        for part in wanted:
-            raw = _raw(handle, part)
-            first = before.get(part.key, 0)
-            check_values(self.content, part.key, raw, first)
-            before[part.key] = first + len(raw)
-            yield raw
+        for key, parts in groupby(wanted, lambda part: part.key):
+            pieces = (_raw(handle, part) for part in parts)
+            first = 0
+            for raw in (b"".join(pieces),) if key[0] in WHOLE else pieces:
+                check_values(self.content, key, raw, first)
+                first += len(raw)
+                yield raw
 
 
 def _raw(handle: BinaryIO, part: Part) -> bytes:
@@ -253,7 +290,7 @@ def _parts(head: wire.Head, manifest: Manifest) -> tuple[Part, ...]:
         for entry in (manifest.about.ancillary if manifest.about else None) or ()
         for length in entry.raw_lengths
     ]
-    if (count := critical_parts(plan) + len(extra)) != len(head.entries):
+    if (count := critical_parts(plan, content.lengths) + len(extra)) != len(head.entries):
         raise HeadError("E_LENGTH", "number of parts", found=len(head.entries), expected=count)
     critical = [(section.name, section.group, length) for section, length in planned_parts(plan, content.lengths)]
     parts, offset = [], head.size

@@ -1,9 +1,9 @@
-"""Every limit of spec/d3m-0.2.md in one place. All are normative: a reader refuses what lies above them."""
+"""Every limit of spec/d3m-0.3.md in one place. All are normative: a reader refuses what lies above them."""
 
 from __future__ import annotations
 
 MAGIC = b"\x89D3M\r\n\x1a\n"
-VERSION = (0, 2)
+VERSION = (0, 3)
 
 HEAD_BYTES = 32  # the fixed part of the head
 ENTRY_BYTES = 8  # one row of the part table
@@ -12,7 +12,9 @@ MANIFEST_BYTES = 1 << 20
 PARTS = 4_096
 PART_BYTES = 8 << 20  # stored and raw length of a part
 WINDOW_BYTES = 8 << 20  # window of a zstd frame
-CUT_BYTES = 1 << 20  # a section of fixed rows is cut into parts of at most this (or of one row)
+CUT_BYTES = 1 << 20  # sections are cut into parts of at most this (or of one row)
+FREE_BYTES = 1 << 36  # raw length of a section of free length
+WHOLE_BYTES = 8 << 20  # of `cls` and `fix`, which readers hold whole
 BUDGET_BYTES = 1 << 30  # default for the raw bytes of one file; a caller may set another
 
 PACK_DEPTH = 8
@@ -40,8 +42,12 @@ SIGNAL = 2.0**-64  # least that the last alpha-bar may be
 TRAINING_STEPS = 10_000
 STEPS = 1_000
 LABEL_STEP = 65_535
+TOPK = 1_024
+INDEX16_WIDTH = 65_536  # widest labels whose columns are 16-bit numbers
+LABEL_ROWS = 1 << 26  # of kind `r`, whose length says nothing about their number
+CODED_VALUES = 1 << 32  # of a coded section, whose length says nothing about their number
 NOISE_KEY = (1 << 64) - 1
-CORRECTIONS = 1 << 22  # an entry has two bytes or more, the section one part
+CORRECTIONS = 1 << 22  # an entry has two bytes or more, the section 8 MiB
 POSITION_BYTES = 9  # of a LEB128 number in the corrections: 63 bits
 ONE_DIGEST_BYTES = 65_536  # critical raw bytes up to which one digest covers them all
 

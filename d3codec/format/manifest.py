@@ -1,4 +1,4 @@
-"""The records of the manifest: spec/d3m-0.2.md section 3. Attribute names are long, wire keys are the spec's.
+"""The records of the manifest: spec/d3m-0.3.md section 3. Attribute names are long, wire keys are the spec's.
 
 Every record is complete and immutable, every number and string is bounded. Building one from bad values, a
 file's or a caller's, raises ManifestError and never pydantic's ValidationError.
@@ -20,12 +20,23 @@ from d3codec.format.conditioning import (
     VectorsConditioning,
     WordsConditioning,
 )
-from d3codec.format.fields import Digest, Name, OneOrMoreDigests, RawLength, RawLengths, Text, listed, tagged
+from d3codec.format.fields import Digest, FreeLength, Name, OneOrMoreDigests, RawLengths, Text, listed, tagged
 from d3codec.format.images import GddAugmentation, Images, Window
+from d3codec.format.labels import (
+    HardLabels,
+    Labels,
+    QuantizedLabels,
+    RankedHeadLabels,
+    Raw16Labels,
+    SoftLabels,
+    TopkLabels,
+)
 from d3codec.format.plan import (
     PlannedSection,
+    coded_values,
     conditioning_rows,
     critical_parts,
+    label_rows,
     part_count,
     part_lengths,
     row_section,
@@ -56,17 +67,22 @@ __all__ = [
     "PlannedSection",
     "Profile",
     "QuantizedLabels",
+    "RankedHeadLabels",
+    "Raw16Labels",
     "Recipe",
     "ReinjectRecipe",
     "Reproducible",
     "SecondEncoder",
+    "SoftLabels",
     "Start",
     "StoredLatents",
     "TokensConditioning",
+    "TopkLabels",
     "VectorsConditioning",
     "Window",
     "WordsConditioning",
     "conditioning_rows",
+    "label_rows",
     "part_count",
     "part_lengths",
     "row_section",
@@ -79,23 +95,6 @@ class Classes(Record):
 
     authority: Annotated[Name, Field(alias="a")]
     count: Annotated[int, Field(alias="n", ge=1, le=limits.CLASSES)]
-
-
-class HardLabels(Record):
-    """The class itself is the label; there is no section."""
-
-    kind: Annotated[Literal["h"], Field(alias="k")] = "h"
-
-
-class QuantizedLabels(Record):
-    """Teacher logits as int8 rows of `width` values in units of `step` / 256 nat."""
-
-    kind: Annotated[Literal["q"], Field(alias="k")] = "q"
-    step: Annotated[int, Field(alias="s", ge=1, le=limits.LABEL_STEP)]
-    width: Annotated[int, Field(alias="w", ge=1, le=limits.CLASSES)]
-
-
-Labels = Annotated[Annotated[HardLabels, Tag("=h")] | Annotated[QuantizedLabels, Tag("=q")], tagged("k", "kind")]
 
 
 class Group(Record):
@@ -162,24 +161,39 @@ class Content(Record):
     groups: Annotated[tuple[Group, ...], Field(alias="g", min_length=1, max_length=limits.GROUPS), listed]
     digests: Annotated[OneOrMoreDigests, Field(alias="h")]
     profile: Annotated[Profile, Field(alias="p")] = REPRODUCIBLE
-    lengths: Annotated[tuple[RawLength, ...], Field(alias="s"), listed]
+    lengths: Annotated[tuple[FreeLength, ...], Field(alias="s"), listed]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for group in self.groups:
-            if isinstance(group.labels, QuantizedLabels) and group.labels.width != self.classes.count:
-                raise ValueError("label width must be the number of classes")
+            self._check_labels(group)
+        if max(coded_values(self), default=0) > limits.CODED_VALUES:
+            raise ValueError(f"a coded section has at most {limits.CODED_VALUES} values")
         plan = section_plan(self)
         free = [section.name for section in plan if section.rows is None]
         if len(self.lengths) != len(free):
             raise ValueError(f"one length is needed for each of {', '.join(free)}")
+        for name, length in zip(free, self.lengths, strict=True):
+            if name in ("cls", "fix") and length > limits.WHOLE_BYTES:
+                raise ValueError(f"{name} has at most {limits.WHOLE_BYTES} bytes")
         fixed = [(section.rows, section.row_bytes) for section in plan if section.rows and section.row_bytes]
         total = sum(self.lengths) + sum(rows * size for rows, size in fixed)
         if (total <= limits.ONE_DIGEST_BYTES) != isinstance(self.digests, bytes):
             raise ValueError(f"one digest up to {limits.ONE_DIGEST_BYTES} raw bytes, one a part above")
-        if isinstance(self.digests, tuple) and len(self.digests) != critical_parts(plan):
+        if isinstance(self.digests, tuple) and len(self.digests) != critical_parts(plan, self.lengths):
             raise ValueError("as many digests as parts are needed")
         return self
+
+    def _check_labels(self, group: Group) -> None:
+        labels, classes = group.labels, self.classes.count
+        if isinstance(labels, HardLabels):
+            return
+        if labels.columns is None and labels.width != classes:
+            raise ValueError("without columns the label width must be the number of classes")
+        if labels.width < classes:
+            raise ValueError("every class needs a column of its own")
+        if isinstance(labels, RankedHeadLabels) and label_rows(group, classes) > limits.LABEL_ROWS:
+            raise ValueError(f"at most {limits.LABEL_ROWS} labels can be of kind r")
 
 
 class AncillaryEntry(ListRecord):

@@ -1,6 +1,6 @@
-"""Which sections a file has, how long they are and how they are cut (spec/d3m-0.2.md section 5).
+"""Which sections a file has, how long they are and how they are cut (spec/d3m-0.3.md section 5).
 
-All of it follows from the records, but the lengths of sections whose rows differ in length: those are listed.
+All of it follows from the records, but the lengths of sections of free length: those are listed.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ from d3codec.format.conditioning import (
     WordsConditioning,
 )
 from d3codec.format.fields import quantized_row_bytes
+from d3codec.format.labels import HardLabels, label_row_bytes
 
 if TYPE_CHECKING:
     from d3codec.format.manifest import Classes, Group, Profile
+
+
+COLUMN_BYTES = 4  # a row of section `col`
 
 
 class PlannedSection(NamedTuple):
@@ -50,13 +54,25 @@ def section_plan(content: Plannable) -> list[PlannedSection]:
         plan.append(PlannedSection("fix", None, None, None))
     for number, group in enumerate(content.groups):
         plan.append(_conditioning(number, group, classes))
-        if group.recipe.start.stored is not None:
-            row_bytes = group.recipe.start.stored.row_bytes
-            plan.append(PlannedSection("lat", number, classes * group.images.sources, row_bytes))
-        if group.labels.kind == "q":
-            rows = classes * group.images.count * group.images.grid[0] * group.images.grid[1]
-            plan.append(PlannedSection("lab", number, rows, group.labels.width))
+        if (stored := group.recipe.start.stored) is not None:
+            plan.append(
+                _planned("lat", number, classes * group.images.sources, None if stored.coded else stored.row_bytes)
+            )
+        if not isinstance(group.labels, HardLabels):
+            if group.labels.columns is not None:
+                plan.append(PlannedSection("col", number, classes, COLUMN_BYTES))
+            plan.append(_planned("lab", number, label_rows(group, classes), label_row_bytes(group.labels)))
     return plan
+
+
+def _planned(name: str, group: int, rows: int, row_bytes: int | None) -> PlannedSection:
+    """A section of fixed rows, or of free length if its rows have no bytes of their own."""
+    return PlannedSection(name, group, None if row_bytes is None else rows, row_bytes)
+
+
+def label_rows(group: Group, classes: int) -> int:
+    """Labels of a group: one a patch of each image."""
+    return classes * group.images.count * group.images.grid[0] * group.images.grid[1]
 
 
 def conditioning_rows(group: Group, classes: int) -> int:
@@ -75,7 +91,10 @@ _ROW_SECTIONS = {"delta": "emb", "vectors": "emb", "words": "wrd", "tokens": "to
 
 
 def quantized_blocks(group: Group) -> list[int]:
-    """Numbers in each block (a scale and its codes) of a row of section `emb`: one a text encoder, or the vectors."""
+    """Numbers in each block (a scale and its codes) of a row of section `emb`: one a text encoder, or the vectors.
+
+    A coded row has them one after the other.
+    """
     conditioning = group.conditioning
     if isinstance(conditioning, DeltaConditioning):
         return [len(conditioning.slots) * width for width in conditioning.widths]
@@ -85,15 +104,24 @@ def quantized_blocks(group: Group) -> list[int]:
 
 def _conditioning(number: int, group: Group, classes: int) -> PlannedSection:
     conditioning, name, rows = group.conditioning, row_section(group), conditioning_rows(group, classes)
-    if isinstance(conditioning, TokensConditioning):
-        return PlannedSection(name, number, None, None)
+    row_bytes: int | None = None
     if isinstance(conditioning, ClassIdConditioning):
         row_bytes = 4
     elif isinstance(conditioning, WordsConditioning):
         row_bytes = 2 * len(conditioning.slots)
-    else:
+    elif not isinstance(conditioning, TokensConditioning) and not conditioning.coded:
         row_bytes = sum(quantized_row_bytes(size, conditioning.bits) for size in quantized_blocks(group))
-    return PlannedSection(name, number, rows, row_bytes)
+    return _planned(name, number, rows, row_bytes)
+
+
+def coded_values(content: Plannable) -> Iterator[int]:
+    """Numbers in each coded section."""
+    for group in content.groups:
+        conditioning, stored = group.conditioning, group.recipe.start.stored
+        if isinstance(conditioning, (DeltaConditioning, VectorsConditioning)) and conditioning.coded:
+            yield conditioning_rows(group, content.classes.count) * sum(quantized_blocks(group))
+        if stored is not None and stored.coded:
+            yield content.classes.count * group.images.sources * stored.values
 
 
 def part_count(rows: int, row_bytes: int) -> int:
@@ -107,9 +135,10 @@ def part_lengths(rows: int, row_bytes: int) -> list[int]:
     return [min(rows_a_part, rows - first) * row_bytes for first in range(0, rows, rows_a_part)]
 
 
-def critical_parts(plan: list[PlannedSection]) -> int:
-    """Number of critical parts. Computed, because 2^60 rows must not become a list."""
-    return sum(1 if not section.row_bytes else part_count(section.rows or 0, section.row_bytes) for section in plan)
+def critical_parts(plan: list[PlannedSection], lengths: tuple[int, ...]) -> int:
+    """Number of critical parts. Computed, because 2^60 rows must not become a list. `lengths` as in planned_parts."""
+    fixed = sum(part_count(rows or 0, row_bytes) for _, _, rows, row_bytes in plan if row_bytes)
+    return fixed + sum(max(1, part_count(length, 1)) for length in lengths)
 
 
 def planned_parts(plan: list[PlannedSection], lengths: tuple[int, ...]) -> Iterator[tuple[PlannedSection, int]]:
@@ -117,7 +146,8 @@ def planned_parts(plan: list[PlannedSection], lengths: tuple[int, ...]) -> Itera
     free = iter(lengths)
     for section in plan:
         if section.rows is None or section.row_bytes is None:
-            yield section, next(free)
+            for length in part_lengths(next(free), 1) or [0]:
+                yield section, length
         else:
             for length in part_lengths(section.rows, section.row_bytes):
                 yield section, length

@@ -1,4 +1,4 @@
-"""Records of how a latent is sampled: spec/d3m-0.2.md section 3.4. Real parameters are in millionths."""
+"""Records of how a latent is sampled: spec/d3m-0.3.md section 3.4. Real parameters are in millionths."""
 
 from __future__ import annotations
 
@@ -44,11 +44,15 @@ Betas = Annotated[
 
 
 class StoredLatents(ListRecord):
-    """A latent a source, quantized to `bits` bits a value; shape (channels, height, width)."""
+    """A latent a source, quantized to `bits` bits a value; shape (channels, height, width).
+
+    coded: the rows are entropy-coded, in a section of free length, with at most `bits` bits a value.
+    """
 
     _open: ClassVar[bool] = True
 
     bits: Bits
+    coded: bool = False
     shape: Annotated[tuple[Channels, Side, Side], listed]
 
     @model_validator(mode="after")

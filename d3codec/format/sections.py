@@ -1,6 +1,7 @@
-"""What the container itself can judge about the values of sections (spec/d3m-0.2.md section 5), in plain Python.
+"""What the container itself can judge about the values of sections (spec/d3m-0.3.md section 5), in plain Python.
 
-What they mean is known to labels/, conditioning/ and corrections.py. Names of classes are packed and unpacked here.
+What they mean is known to labels/, conditioning/ and corrections.py; values of labels and of coded rows are judged by
+their codecs (`decoder/verify.py`). Names of classes are packed and unpacked here.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from dataclasses import dataclass
 
 from d3codec.errors import SectionError
 from d3codec.format.limits import CLASS_ID, CLASS_TEXT_BYTES, POSITION_BYTES
-from d3codec.format.manifest import Content, Exact, Manifest
+from d3codec.format.manifest import Content, Exact, HardLabels, Manifest
 from d3codec.format.plan import conditioning_rows, quantized_blocks
 
 Key = tuple[str, int | None]  # name of a section and index of its group
 
 NO_AUTHORITY = "none"
 LEAF_BYTES = (2, 4, 8)
+WHOLE = {"cls", "fix", "col", "tok"}  # sections whose parts cannot be judged one by one
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
@@ -66,7 +68,10 @@ def check_rows(title: str, size: int, rows: int, row_bytes: int) -> None:
 
 
 def check_values(content: Content, key: Key, raw: bytes, first: int) -> None:
-    """Values of one part of a section (E_SECTION_VALUE); `first` is the offset of the part in its section."""
+    """Values of one part of a section, or of a whole one of WHOLE (E_SECTION_VALUE).
+
+    `first` is the offset of the part in its section.
+    """
     name, number = key
     title = section_title(name, number)
     if name == "cls":
@@ -75,12 +80,14 @@ def check_values(content: Content, key: Key, raw: bytes, first: int) -> None:
         check_corrections(raw, content.profile.corrections, generated_bytes(content))
     elif number is not None:
         group = content.groups[number]
-        if name == "emb" and group.conditioning.kind in ("delta", "vectors"):
+        stored = group.recipe.start.stored
+        if name == "emb" and group.conditioning.kind in ("delta", "vectors") and not group.conditioning.coded:
             bits = group.conditioning.bits
             _check_quantized(title, raw, first, [size * bits for size in quantized_blocks(group)])
-        elif name == "lat" and group.recipe.start.stored is not None:
-            stored = group.recipe.start.stored
+        elif name == "lat" and stored is not None and not stored.coded:
             _check_quantized(title, raw, first, [stored.values * stored.bits])
+        elif name == "col" and not isinstance(group.labels, HardLabels):
+            _check_columns(title, raw, group.labels.width)
         elif name == "ids":
             _check_ids(title, raw, first)
         elif name == "tok" and group.conditioning.kind == "tokens":
@@ -136,11 +143,33 @@ def _check_ids(title: str, raw: bytes, first: int) -> None:
         )
 
 
-def _check_tokens(title: str, raw: bytes, rows: int, longest: int) -> None:
-    """Rows of a count, 1 to `longest`, and so many 16-bit ids; they fill the section."""
-    numbers = array("H", raw[: len(raw) - len(raw) % 2])
+def _check_columns(title: str, raw: bytes, width: int) -> None:
+    """Different numbers of columns below the width, one a class."""
+    columns = _numbers("I", raw)
+    place: dict[int, int] = {}
+    for number, column in enumerate(columns):
+        if column >= width or place.setdefault(column, number) != number:
+            raise SectionError(
+                "E_SECTION_VALUE",
+                "column of a class",
+                field=f"{title} row {number}",
+                found=column,
+                expected=f"below {width}, and no other class's",
+            )
+
+
+def _numbers(code: str, raw: bytes) -> array[int]:
+    """Little-endian numbers; bytes at the end that are no whole one are left out."""
+    numbers = array(code)
+    numbers.frombytes(raw[: len(raw) - len(raw) % numbers.itemsize])
     if sys.byteorder == "big":
         numbers.byteswap()
+    return numbers
+
+
+def _check_tokens(title: str, raw: bytes, rows: int, longest: int) -> None:
+    """Rows of a count, 1 to `longest`, and so many 16-bit ids; they fill the section."""
+    numbers = _numbers("H", raw)
     at, end = 0, len(numbers)
     for row in range(rows):
         count = numbers[at] if at < end else 0

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from d3codec.conditioning import delta
 from d3codec.decoder.cache import UnitCache
 from d3codec.decoder.digests import image_digest, pixel_digest
 from d3codec.decoder.plan import UNIT_IMAGES, Unit, sources_of, unit_at
@@ -25,14 +24,14 @@ from d3codec.encoder import pack
 from d3codec.encoder.collage import make_collages
 from d3codec.encoder.exact import boundary_values, check_noise, decode_noise, probes
 from d3codec.encoder.invert import Inversion, encode_collages, invert
-from d3codec.encoder.relabel import agreement, divergence, label_patches
+from d3codec.encoder.labels import LabelChoice, StoredLabels, store_labels
+from d3codec.encoder.relabel import agreement, label_patches
 from d3codec.encoder.report import EncodeReport, loss_curve
 from d3codec.encoder.select import Choice, choice_patches, select_class
 from d3codec.encoder.state import WorkFolder
 from d3codec.errors import OutputError
 from d3codec.format.file import D3MFile, save_atomically
-from d3codec.format.manifest import About, Group
-from d3codec.labels import quantized
+from d3codec.format.manifest import About
 from d3codec.methods.prepare import Job, Options, check_output, prepare
 from d3codec.sources import OnError, Source
 
@@ -62,9 +61,11 @@ def encode(
     steps: int | None = None,
     resolution: int | None = None,
     cast: Literal["f16", "stored"] = "f16",
-    bits: int = 2,
-    labels: Literal["quantized", "hard"] = "quantized",
+    bits: float = 2,
+    entropy_coded: bool = False,
+    labels: Literal["hard", "int8", "fp16", "top-k", "ranked-head"] | None = None,
     label_step: int | None = None,
+    label_bytes: float | None = None,
     noise_key: int = 0,
     crops: int = 5,
     crop_scale: tuple[float, float] = (0.08, 1.0),
@@ -107,9 +108,14 @@ def encode(
             starts from.
         guidance: classifier-free guidance scale, 1 for none; steps: of the sampler, at most 1,000.
         resolution: side of a collage in pixels, a multiple of the grid times the autoencoder's factor.
-        cast: dtype of the weights for identity and use; bits: a value of the learned embeddings, 1 to 8.
-        labels: `quantized` stores the teacher's logits of every decoded patch, `hard` only the class.
-        label_step: of quantized labels, in 1/256 nat; None: the finest that fits int8. Coarser is smaller.
+        cast: dtype of the weights for identity and use; bits: a value of the learned embeddings, 1 to 8;
+            entropy_coded: code them, which takes fewer bytes for the same values and fractions of a bit.
+        labels: how the teacher's logits of every decoded patch are stored: `ranked-head` (a few bytes each), `top-k`
+            (the largest, the rest shared evenly), `int8`, `fp16`; `hard` stores only the class. None: `int8` with a
+            label_step, else `ranked-head`.
+        label_step: of int8 labels, in 1/256 nat; None: the finest that fits. Coarser is smaller.
+        label_bytes: upper bound of the bytes a label of `ranked-head` (None: 10 from 90 classes, 2 of 10 classes) and
+            `top-k` (None: 40).
         noise_key: 64-bit key of the images' noise.
         crops, crop_scale: random squares an image and their share of its area; 1 and (1, 1) take whole
             images.
@@ -152,8 +158,10 @@ def encode(
         resolution=resolution,
         cast=cast,
         bits=bits,
-        labels=labels,
+        entropy_coded=entropy_coded,
+        labels=labels or ("ranked-head" if label_step is None else "int8"),
         label_step=label_step,
+        label_bytes=label_bytes,
         noise_key=noise_key,
         crops=crops,
         crop_scale=(crop_scale[0], crop_scale[1]),
@@ -187,15 +195,18 @@ def _run(job: Job, state: WorkFolder, output: Path, save_seconds: float, progres
     choices = _select(job, state, progress)
     latents = _collage(job, state, choices, progress)
     inversion = _invert(job, state, latents, save_seconds, progress)
-    rows = delta.encode(inversion.deltas, job.options.bits)
+    rows = pack.delta_section(job.group, inversion.deltas, job.options.bits)
     units = UnitCache(state.path / "units", "encode")
     decoded = _decode(job, state, rows, units, progress)
     labelled = _relabel(job, state, units, progress)
     with state.clock("pack"):
-        data = _pack(job, rows, decoded, labelled)
+        options = job.options
+        choice = LabelChoice(options.labels, options.label_step, options.label_bytes)
+        stored = store_labels(labelled.logits, _classes_of_patches(job), choice)
+        data = _pack(job, rows, decoded, labelled, stored)
         save_atomically(output, data)
     progress("pack", 1, 1)
-    return _report(job, output, data, inversion, decoded, labelled, state.seconds)
+    return _report(job, output, data, inversion, decoded, labelled, stored, state.seconds)
 
 
 # ------------------------------------------------------------------------------------------------ stages
@@ -366,16 +377,15 @@ def _label(job: Job, pixels: np.ndarray) -> dict[str, np.ndarray]:
     return {"digests": digests, "logits": label_patches(pixels, job.grid, job.teacher, job.classes)}
 
 
-def _group_and_labels(job: Job, labelled: _Labelled) -> tuple[Group, bytes | None]:
-    if job.options.labels == "hard":
-        return job.group, None
-    return pack.with_labels(job.group, labelled.logits, job.options.label_step)
+def _classes_of_patches(job: Job) -> np.ndarray:
+    """Class position of every patch, in order of class, image and patch."""
+    return np.repeat(np.arange(job.classes), job.options.ipc * job.cells)
 
 
-def _pack(job: Job, rows: bytes, decoded: _Decoded, labelled: _Labelled) -> bytes:
+def _pack(job: Job, rows: bytes, decoded: _Decoded, labelled: _Labelled, stored: StoredLabels) -> bytes:
     options = job.options
-    group, labels = _group_and_labels(job, labelled)
-    about = About(method=options.method, licence=options.licence, source=options.source)
+    group = pack.changed(job.group, labels=stored.record)
+    about = About(method=options.method, licence=options.licence, source=options.source, claims=stored.claims() or None)
     digest = pixel_digest(labelled.digests)
     pixels = pack.Pixels(options.profile, digest, job.fingerprint, (decoded.places, decoded.levels))
     return pack.pack_file(
@@ -384,7 +394,7 @@ def _pack(job: Job, rows: bytes, decoded: _Decoded, labelled: _Labelled) -> byte
         job.classes,
         group,
         rows,
-        labels,
+        stored.sections,
         pixels,
         about,
         pack.leaf_section(labelled.digests, options.leaf_bytes),
@@ -398,17 +408,12 @@ def _report(
     inversion: Inversion,
     decoded: _Decoded,
     labelled: _Labelled,
+    stored: StoredLabels,
     seconds: dict[str, float],
 ) -> EncodeReport:
     file = D3MFile.open(data)
-    labels = file.content.groups[0].labels
-    step = labels.step if labels.kind == "q" else None
-    kl = None
-    if step is not None:
-        stored = quantized.decode(file.section("lab", 0), len(labelled.logits), job.classes, step)
-        kl = divergence(labelled.logits, stored)
-    names = job.images.class_names
-    of_patch = np.repeat(np.arange(job.classes), job.options.ipc * job.cells)
+    names, of_patch, sections = job.images.class_names, _classes_of_patches(job), file.section_sizes()
+    label_bytes = sum(section["bytes"] for section in sections if section["name"] in stored.sections)
     shares = agreement(labelled.logits, of_patch, job.classes)
     return EncodeReport(
         output=str(output),
@@ -419,15 +424,16 @@ def _report(
         content_id=file.content_id,
         bytes_total=len(data),
         head_bytes=file.head_bytes,
-        sections=tuple(file.section_sizes()),
+        sections=tuple(sections),
         generator_id=job.record.id.hex(),
         generator_bytes=sum(job.record.bytes_by_part.values()),
         classes=job.classes,
         images=job.classes * job.options.ipc,
         patches=len(of_patch),
         labels=job.options.labels,
-        label_step=step,
-        label_kl_nats=kl,
+        label_step=getattr(stored.record, "step", None),
+        label_bytes=label_bytes / len(of_patch) if stored.sections else None,
+        label_kl_nats=stored.divergences.get(1),
         agreement_percent=round(100 * float(shares.mean()), 3),
         agreement_by_class={name: round(100 * float(share), 3) for name, share in zip(names, shares, strict=True)},
         loss=loss_curve(inversion.losses.tolist(), inversion.start, inversion.end),

@@ -14,6 +14,7 @@ import numpy as np
 
 from d3codec import __version__
 from d3codec.encoder import pack
+from d3codec.encoder.labels import LabelChoice
 from d3codec.encoder.prompt import Prompt, read_prompt
 from d3codec.encoder.relabel import Teacher, teacher_logits
 from d3codec.encoder.select import cut_patch
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 IMAGES_A_CLASS_AND_STEP = 6  # of inversion
 FAMILY = "stable-diffusion"  # of the generators that the method d3m learns prompts for
 FILE_PROFILES = ("exact", "exact-fixed", "reproducible")
-PACKING = ("labels", "label_step", "leaf_bytes", "licence", "source", "class_ids", "authority")
+PACKING = ("labels", "label_step", "label_bytes", "leaf_bytes", "licence", "source", "class_ids", "authority")
 """Options that only the last stage reads: unfinished work is good for any of their values."""
 
 
@@ -50,9 +51,11 @@ class Options:
     steps: int | None
     resolution: int | None
     cast: Literal["f16", "stored"]
-    bits: int
+    bits: float
+    entropy_coded: bool
     labels: str
     label_step: int | None
+    label_bytes: float | None
     noise_key: int
     crops: int
     crop_scale: tuple[float, float]
@@ -183,13 +186,10 @@ def _check_numbers(options: Options) -> None:
         ("ipc", 1 <= options.ipc <= limits.IMAGES_PER_CLASS, f"1 to {limits.IMAGES_PER_CLASS}"),
         ("grid", options.grid is None or 1 <= options.grid <= 64, "1 to 64"),
         ("cast", options.cast in ("f16", "stored"), "f16 or stored"),
-        ("bits", 1 <= options.bits <= limits.BITS, f"1 to {limits.BITS}"),
-        ("labels", options.labels in ("quantized", "hard"), "quantized or hard"),
         (
-            "label_step",
-            options.label_step is None
-            or (options.labels == "quantized" and 1 <= options.label_step <= limits.LABEL_STEP),
-            f"1 to {limits.LABEL_STEP}, with quantized labels",
+            "bits",
+            1 <= options.bits <= limits.BITS and (options.entropy_coded or options.bits == int(options.bits)),
+            f"1 to {limits.BITS}, a whole number unless they are entropy-coded",
         ),
         ("noise_key", 0 <= options.noise_key <= limits.NOISE_KEY, "0 to 2^64 - 1"),
         ("crops", options.crops >= 1, "1 or more"),
@@ -200,6 +200,8 @@ def _check_numbers(options: Options) -> None:
         ("seed", 0 <= options.seed < 2**64, "0 to 2^64 - 1"),
         ("leaf_bytes", options.leaf_bytes in (0, 2, 4, 8), "0, 2, 4 or 8"),
     ]
+    if problem := LabelChoice(options.labels, options.label_step, options.label_bytes).problem():
+        tests.append((problem[0], False, problem[1]))
     for field, good, expected in tests:
         if not good:
             raise UsageError("out of range", field=field, found=getattr(options, field), expected=expected)
@@ -341,6 +343,7 @@ def _group(
         prompt,
         recipe,
         bits=options.bits,
+        coded=options.entropy_coded,
         cast=options.cast,
         generator=record.id,
         outside_bytes=record.outside_bytes,

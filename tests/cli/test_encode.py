@@ -82,7 +82,7 @@ def test_encode_and_what_it_reports(images, teacher, tiny, tmp_path):
     assert [record.name for record in file.class_records()] == ["a", "b", "c"]
     assert (file.about.licence, file.about.source, file.about.method) == ("CC0-1.0", "greys", "d3m")
     facts = answer("info", out)
-    assert (facts["classes"], facts["images_per_class"], facts["label_kind"]) == (3, 2, "quantized")
+    assert (facts["classes"], facts["images_per_class"], facts["label_kind"]) == (3, 2, "ranked-head")
     proof = answer("verify", out, "--decode", "all", "--generator", tiny.pipeline, "--device", "cpu", "-q")
     assert proof["pixels"] == "proved"
 
@@ -211,6 +211,23 @@ def test_every_option_reaches_the_encoder(images, teacher, tiny, tmp_path):
     assert "hard labels" in result.stderr
 
 
+def test_kinds_and_bytes_of_labels(images, teacher, tiny, tmp_path):
+    out, common = tmp_path / "x.d3m", ["--generator", tiny.pipeline, "--teacher", teacher, "--ipc", "1", *FEW, "-q"]
+    found = answer(
+        *("encode", images, "-o", out, *common, "--labels", "top-k", "--label-bytes", "9"),
+        *("--bits", "2.5", "--entropy-coded"),
+    )
+    assert (found["labels"], found["options"]["label_bytes"], found["options"]["bits"]) == ("top-k", 9.0, 2.5)
+    (group,) = D3MFile.open(out).content.groups
+    assert (group.labels.kind, group.labels.k, group.conditioning.coded) == ("t", 2, True)
+    facts = answer("info", out, "--labels")
+    assert set(facts["kl_nats"]) == {"1", "4", "20"}
+    assert facts["groups"][0]["codec"] == "top-k"
+    assert float(facts["kl_nats"]["1"]) == pytest.approx(found["label_kl_nats"], rel=1e-3)
+    step = answer("encode", images, "-o", out, *common, "--label-step", "300")
+    assert (step["labels"], step["label_step"]) == ("int8", 300)
+
+
 @pytest.mark.parametrize(
     ("change", "code", "message"),
     [
@@ -219,6 +236,11 @@ def test_every_option_reaches_the_encoder(images, teacher, tiny, tmp_path):
         (["--generator", "no/such"], 4, "no/such"),
         (["--grid", "3"], 2, "resolution"),
         (["--bits", "9"], 2, "--bits"),
+        (["--bits", "2.5"], 2, "bits"),
+        (["--labels", "quantized"], 2, "--labels"),
+        (["--labels", "int8", "--label-bytes", "3"], 2, "label_bytes"),
+        (["--labels", "top-k", "--label-step", "3"], 2, "label_step"),
+        (["--label-bytes", "0"], 2, "--label-bytes"),
         (["--ipc", "0"], 2, "--ipc"),
         (["-o", "no/folder/x.d3m"], 1, "no/folder"),
         (["--class-ids", "none.txt"], 2, "none.txt"),

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 from cli.commands import answer, bare_file, call
 from format.craft import digits_draft, filled, kinds_draft, write_d3m
+from tiny_pipeline import make_group
 
-from d3codec.format.file import D3MFile
-from d3codec.format.manifest import About, Exact, ExactFixed
+from d3codec.format.file import ClassRecord, ContentDraft, D3MFile, pack_classes
+from d3codec.format.manifest import About, Classes, Exact, ExactFixed, Raw16Labels
+from d3codec.labels import raw16
 
 
 def test_json_has_what_the_contract_names(bare):
@@ -18,9 +22,9 @@ def test_json_has_what_the_contract_names(bare):
     assert facts["bytes"] == bare.stat().st_size
     assert facts["bytes"] == facts["head_bytes"] + sum(section["bytes"] for section in facts["sections"])
     assert facts["content_id"] == file.content_id
-    assert facts["version"] == "0.2"
+    assert facts["version"] == "0.3"
     assert (facts["classes"], facts["images_per_class"], facts["images"]) == (3, 4, 12)
-    assert (facts["label_kind"], facts["profile"], facts["method"]) == ("quantized", "reproducible", None)
+    assert (facts["label_kind"], facts["profile"], facts["method"]) == ("int8", "reproducible", None)
     assert (facts["pixel_digest"], facts["corrections"]) == (None, 0)
     assert facts["sizes"] == {"file": facts["bytes"], "file_and_outside": facts["bytes"], "generators": ["00" * 32]}
     assert [set(section) for section in facts["sections"]] == [{"name", "bytes", "raw_bytes", "group"}] * 3
@@ -68,7 +72,7 @@ def test_every_kind_of_record(tmp_path):
     generator = draft.groups[0].generator.hex()
     assert facts["sizes"] == {"file": size, "file_and_outside": size + 12_345, "generators": [generator]}
     assert [section["name"] for section in facts["sections"]] == [
-        *("cls", "fix", "emb", "lab", "tok", "lat", "emb", "lat", "lab", "ids", "wrd")
+        *("cls", "fix", "emb", "lab", "tok", "lat", "col", "lab", "emb", "lat", "lab", "ids", "col", "lab", "wrd")
     ]
     assert [(group["conditioning"], group["recipe"]) for group in facts["groups"]] == [
         ("learned, 1 token an image, 5 + 3 values of 3 bits", "DDIM, 10 steps, guidance 2, predicts v, eta 1"),
@@ -80,15 +84,20 @@ def test_every_kind_of_record(tmp_path):
         ("class ids, one a class", "Euler ancestral, 10 steps, guidance 2, predicts eps"),
         ("words, 2 tokens an image", "DDIM, 10 steps, guidance 2, predicts sample"),
     ]
+    assert [group["label_kind"] for group in facts["groups"]] == ["int8", "fp16", "int8", "top-k", "hard"]
+    assert [(group["label_width"], group["teacher_columns"]) for group in facts["groups"]] == [
+        *((2, 2), (2, 5), (2, 2), (2, 3), (0, 0))
+    ]
     assert [group["copies"] for group in facts["groups"]] == [1, 0, 0, 0, 0]
     assert [group["outside_bytes"] for group in facts["groups"]] == [0, 12_345, 0, 0, 0]
     text = call("info", path).stdout
     assert f"exact, 5 corrections, pixels {facts['pixel_digest']}" in text
     assert f"{size + 12_345:,} bytes, with this dataset's own weights" in text
     assert "of each source 1 augmented copies" in text
+    assert "fp16, 2 logits a patch (of 5 of the teacher)" in text
     rows = answer("info", path, "--bytes")
     assert sum(row["length"] for row in rows) == size
-    assert rows[-10]["text"].startswith("part 1: fix, 5 corrections")
+    assert rows[-14]["text"].startswith("part 1: fix, 5 corrections")
 
 
 @pytest.mark.parametrize(
@@ -111,11 +120,11 @@ def test_view_for_people(bare):
     assert result.stderr == ""
     lines = result.stdout.splitlines()
     size = bare.stat().st_size
-    assert lines[0] == f"{bare}: {size:,} bytes, version 0.2, 3 classes x 4 images"
+    assert lines[0] == f"{bare}: {size:,} bytes, version 0.3, 3 classes x 4 images"
     for piece in (
         "zero, one, two",
         "4 a class, 8x8 pixels, 2x2 patches",
-        "quantized, 3 logits a patch",
+        "int8, 3 logits a patch",
         "learned, 2 tokens a class",
         "DDIM, 3 steps, guidance 2",
         "00000000 (cast f16)",
@@ -124,6 +133,74 @@ def test_view_for_people(bare):
         assert piece in result.stdout
     table = {line.split()[0]: line.split()[1] for line in lines[3:7]}
     assert sum(int(cell.replace(",", "")) for cell in table.values()) == size
+
+
+def labelled(path, about=None):
+    """Three classes whose fp16 labels agree with the class in 11 of 12."""
+    logits = np.zeros((12, 5)) + np.array([-1.0, 0, 0, 0, -1.0])
+    columns = np.array([3, 1, 2])
+    logits[np.arange(12), columns[np.arange(12) // 4]] += 2
+    logits[5] = [0, 0, 9, 0, 9]  # of class 1, and says 2
+    group, rows = make_group(Path(), classes=3, ipc=1, generator=bytes(32), labels="h")
+    group = type(group)(**dict(group) | {"labels": Raw16Labels(width=5, columns="col")})
+    sections = {
+        ("cls", None): pack_classes([ClassRecord("", name) for name in "abc"]),
+        ("emb", 0): rows,
+        ("col", 0): columns.astype("<u4").tobytes(),
+        ("lab", 0): raw16.encode(logits),
+    }
+    path.write_bytes(write_d3m(ContentDraft(Classes(authority="none", count=3), (group,)), sections, about))
+    return path
+
+
+def test_labels(tmp_path):
+    claims = {"label KL at T=1": "0.0123", "label KL at T=20": "1.2e-05", "S0": "97 %"}
+    path = labelled(tmp_path / "labels.d3m", About(claims=claims))
+    facts = answer("info", path, "--labels")
+    assert facts["file"] == str(path)
+    assert facts["kl_nats"] == {"1": "0.0123", "20": "1.2e-05"}
+    (group,) = facts["groups"]
+    assert (group["codec"], group["labels"], group["teacher_columns"]) == ("fp16", 12, 5)
+    sizes = {section["name"]: section["bytes"] for section in answer("info", path)["sections"]}
+    assert (group["payload"], group["side"], group["shipped"]) == (sizes["lab"], sizes["col"], 0)
+    assert group["bytes_per_label"] == {"payload": sizes["lab"] / 12, "side": sizes["col"] / 12, "shipped": 0}
+    assert group["agreement"] == 11 / 12
+    three = np.exp([0.0, 2.0, 0.0])
+    three /= three.sum()
+    odd = np.exp([0.0, 0.0, 9.0])
+    odd /= odd.sum()
+    expected = -(11 * (three * np.log(three)).sum() + (odd * np.log(odd)).sum()) / 12
+    assert group["entropy_nats"] == pytest.approx(expected)
+    result = call("info", path, "--labels")
+    assert result.exit_code == 0
+    for piece in ("12 of the codec fp16", "91.7 % have their class on top", "0.0123 nats, says the encoder", "T = 20"):
+        assert piece in result.stdout
+    assert call("info", path, "--labels", "--bytes").exit_code == 2
+
+
+def test_labels_of_several_groups_and_of_none(tmp_path):
+    path = bare_file(tmp_path / "two.d3m", groups=2)
+    facts = answer("info", path, "--labels")
+    assert [(group["group"], group["codec"], group["labels"]) for group in facts["groups"]] == [
+        (0, "int8", 48),
+        (1, "int8", 48),
+    ]
+    assert facts["kl_nats"] == {}
+    assert facts["groups"][0]["entropy_nats"] == pytest.approx(np.log(3))  # all zeros
+    assert "labels 1" in call("info", path, "--labels").stdout
+    hard = answer("info", bare_file(tmp_path / "hard.d3m", labels="h"), "--labels")
+    assert (hard["groups"][0]["codec"], hard["groups"][0]["agreement"]) == ("hard", 1.0)
+
+
+def test_damaged_labels_are_told(tmp_path):
+    path = labelled(tmp_path / "labels.d3m")
+    file = D3MFile.open(path)
+    data = bytearray(path.read_bytes())
+    data[file.parts[-1].offset] ^= 1
+    path.write_bytes(data)
+    result = call("info", path, "--labels")
+    assert result.exit_code == 3
+    assert "E_SECTION_CRC" in result.stderr
 
 
 def test_long_lists_of_classes_are_cut(tmp_path):

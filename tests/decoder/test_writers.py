@@ -18,7 +18,9 @@ import pytest
 from pictures import make_pictures, snapshot, write
 from PIL import Image
 
+from d3codec.decoder import labels as decoder_labels
 from d3codec.decoder.background import WAITING, Background
+from d3codec.decoder.labels import GroupLabels
 from d3codec.decoder.shard import Shard
 from d3codec.decoder.writers import FORMATS, ShardFolder
 from d3codec.decoder.writers.labels import StoredLabels
@@ -26,7 +28,7 @@ from d3codec.decoder.writers.parquet import ParquetFolder, unique_names
 from d3codec.decoder.writers.saving import remove_leftover, save, saved_beside
 from d3codec.decoder.writers.webdataset import WebDatasetFolder
 from d3codec.errors import MissingExtraError, OutputError
-from d3codec.format.file import ClassRecord, D3MFile
+from d3codec.format.file import ClassRecord
 
 FOLDERS = [name for name in FORMATS if name != "npz"]
 
@@ -92,21 +94,26 @@ def test_hard_labels_have_no_array(tmp_path):
     assert all(set(sample) == {"png", "cls"} for sample in samples(tmp_path / "out").values())
 
 
-def test_labels_are_kept_as_they_are_stored(made, monkeypatch):
-    """Eight threads read the section once, and what stays of it is its own size."""
+def test_labels_are_decoded_once(made, monkeypatch):
+    """Eight threads decode the classes around an image once, and those around a far one when it is asked for."""
     file, key = made[0].file, made[0].plan.images[7]
-    labels, reads, section = StoredLabels(file), [], D3MFile.section
+    labels, reads, logits = StoredLabels(file), [], GroupLabels.logits
 
     def counted(*arguments):
-        reads.append(arguments)
-        return section(*arguments)
+        reads.append(arguments[1:])
+        return logits(*arguments)
 
-    monkeypatch.setattr(D3MFile, "section", counted)
+    monkeypatch.setattr(GroupLabels, "logits", counted)
     with ThreadPoolExecutor(8) as pool:
         rows = list(pool.map(labels.of, [key] * 64))
-    assert len(reads) == 1
-    assert sum(len(table) for table in labels._tables.values()) == 60 * 4 * 3
+    assert reads == [(0, 60 * 4)]
     assert all(np.array_equal(row, rows[0]) and row.dtype == np.float32 and row.shape == (4, 3) for row in rows)
+    monkeypatch.setattr(decoder_labels, "PIECE_BYTES", 1)  # a class at a time
+    labels = StoredLabels(file)
+    assert np.array_equal(labels.of(key), rows[0])
+    labels.of((0, 2, 0))
+    labels.of((0, 2, 19))
+    assert reads[1:] == [(0, 80), (160, 240)]
 
 
 def test_a_full_disk_in_the_middle_of_a_tar(made, tmp_path, monkeypatch):

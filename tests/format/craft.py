@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from d3codec.format import canonical
 from d3codec.format.file import ClassRecord, ContentDraft, pack_classes, write_d3m
 from d3codec.format.manifest import (
@@ -24,15 +26,19 @@ from d3codec.format.manifest import (
     HardLabels,
     Images,
     QuantizedLabels,
+    RankedHeadLabels,
+    Raw16Labels,
     ReinjectRecipe,
     SecondEncoder,
     Start,
     StoredLatents,
     TokensConditioning,
+    TopkLabels,
     VectorsConditioning,
     Window,
     WordsConditioning,
     conditioning_rows,
+    label_rows,
     section_plan,
 )
 from d3codec.format.plan import quantized_blocks
@@ -40,6 +46,7 @@ from d3codec.format.plan import quantized_blocks
 __all__ = [
     "Pieces",
     "class_ids",
+    "coded_draft",
     "delta",
     "digits_draft",
     "euler",
@@ -50,6 +57,7 @@ __all__ = [
     "recipe",
     "reinject",
     "rich_draft",
+    "streams",
     "tokens",
     "vectors",
     "words",
@@ -169,7 +177,7 @@ def kinds_draft() -> ContentDraft:
         group(
             conditioning=tokens(second=SECOND),
             images=Images(grid=(2, 1), count=2, size=(8, 8), window=window),
-            labels=HardLabels(),
+            labels=Raw16Labels(width=5, columns="col"),
             recipe=euler(start=Start(a=1_000_000, b=500_000, stored=LATENTS)),
             outside_bytes=12_345,
         ),
@@ -177,7 +185,7 @@ def kinds_draft() -> ContentDraft:
         group(
             conditioning=class_ids(),
             images=small,
-            labels=HardLabels(),
+            labels=TopkLabels(k=2, width=3, columns="col"),
             recipe=euler(sampler="euler-ancestral", initial="root", sigmas="table"),
         ),
         group(
@@ -190,24 +198,45 @@ def kinds_draft() -> ContentDraft:
     return ContentDraft(Classes(authority="none", count=2), groups, exact)
 
 
+def coded_draft() -> ContentDraft:
+    """Every section of free length but `fix`: two groups of coded rows, latents, token ids and labels."""
+    images = Images(grid=(2, 1), count=2, size=(8, 8))
+    stored = Start(a=200_000, b=900_000, stored=StoredLatents(bits=3, coded=True, shape=(4, 2, 3)))
+    groups = (
+        group(conditioning=delta(coded=True, width=5), images=images, labels=RankedHeadLabels(width=3)),
+        group(
+            conditioning=vectors(coded=True),
+            images=images,
+            labels=RankedHeadLabels(width=7, columns="col"),
+            recipe=reinject(start=stored),
+        ),
+    )
+    return ContentDraft(Classes(authority="none", count=3), groups)
+
+
 def filled(draft: ContentDraft, seed: int = 1, *, sparse: bool = False) -> dict[tuple[str, int | None], bytes]:
-    """Sections that fit a draft; sparse ones compress well."""
+    """Sections that fit a draft; sparse ones compress well. Streams of codecs are any bytes."""
     generator = random.Random(seed)
     none = draft.classes.authority == "none"
     names = [ClassRecord("" if none else f"n{number:08}", f"class {number}") for number in range(draft.classes.count)]
     sections: dict[tuple[str, int | None], bytes] = {}
     for name, number, rows, row_bytes in section_plan(draft):
-        size = (rows or 0) * (row_bytes or 0)
+        size = generator.randrange(30, 60) if rows is None else rows * (row_bytes or 0)
         if name == "cls":
             data = pack_classes(names)
         elif number is None:
             data = corrections(getattr(draft.profile, "corrections", 0), generator)
         elif name == "tok":
             data = sequences(draft.groups[number], draft.classes.count, generator)
-        elif name in ("emb", "lat"):
+        elif name in ("emb", "lat") and rows is not None:
             data = quantized(draft.groups[number], name, rows or 0, generator)
         elif name == "ids":
             data = b"".join(struct.pack("<I", generator.randrange(1 << 31)) for _ in range(rows or 0))
+        elif name == "col":
+            columns = generator.sample(range(getattr(draft.groups[number].labels, "width", 0)), rows or 0)
+            data = struct.pack(f"<{len(columns)}I", *columns)
+        elif name == "lab" and draft.groups[number].labels.kind in ("f", "t"):
+            data = halves(draft.groups[number].labels, rows or 0, generator)
         else:
             data = bytes(size) if sparse else generator.randbytes(size)
         sections[name, number] = data
@@ -226,6 +255,43 @@ def quantized(record: Group, name: str, rows: int, generator: random.Random) -> 
         for row in range(rows)
         for bits in blocks
     )
+
+
+def streams(draft: ContentDraft) -> dict[tuple[str, int | None], bytes]:
+    """Sections that fit a draft, with real streams in those of free length."""
+    from d3codec import labels
+    from d3codec.conditioning import coded
+
+    sections, rng = filled(draft), np.random.default_rng(5)
+    for name, number in sections:
+        if number is None:
+            continue
+        record, classes = draft.groups[number], draft.classes.count
+        if name == "emb":
+            shape = conditioning_rows(record, classes), sum(quantized_blocks(record))
+        elif name == "lat" and record.recipe.start.stored is not None:
+            shape = classes * record.images.sources, record.recipe.start.stored.values
+        if name in ("emb", "lat"):
+            sections[name, number] = coded.encode(rng.normal(size=shape), 40.0)
+        elif name == "lab":
+            rows, width = label_rows(record, classes), getattr(record.labels, "width", 0)
+            columns = np.frombuffer(sections.get(("col", number)) or np.arange(classes, dtype="<u4").tobytes(), "<u4")
+            of_row = np.repeat(columns.astype(np.int64), rows // classes)
+            logits = rng.normal(scale=3, size=(rows, width))
+            sections[name, number] = labels.encode_logits(logits, classes=of_row, bytes_per_label=200)
+    return sections
+
+
+def halves(labels: Any, rows: int, generator: random.Random) -> bytes:
+    """Rows of labels of kind `f` or `t`, of at most 65,536 columns."""
+    if labels.kind == "f":
+        return b"".join(struct.pack("<e", generator.uniform(-9, 9)) for _ in range(rows * labels.width))
+    data = b""
+    for _ in range(rows):
+        columns = generator.sample(range(labels.width), labels.k)
+        logits = sorted((generator.uniform(0, 9) for _ in columns), reverse=True)
+        data += struct.pack(f"<{labels.k}H{labels.k}e", *columns, *logits)
+    return data
 
 
 def sequences(record: Group, classes: int, generator: random.Random) -> bytes:
@@ -256,7 +322,7 @@ class Pieces:
     parts: tuple[tuple[int, bytes], ...]
     manifest_bytes: bytes | None = None
     magic: bytes = MAGIC
-    version: tuple[int, int] = (0, 2)
+    version: tuple[int, int] = (0, 3)
     features: int = 0
     reserved: int = 0
     manifest_length: int | None = None

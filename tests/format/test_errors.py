@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import zstandard
-from format.craft import Pieces, digits_draft, filled, kinds_draft, rich_draft
+from format.craft import Pieces, coded_draft, digits_draft, filled, kinds_draft, rich_draft
 
 from d3codec.errors import FORMAT_CODES, FormatError, HeadError, ManifestError, PackError, SectionError
 from d3codec.format.canonical import pack
@@ -24,6 +24,8 @@ PIECES = Pieces.of(DIGITS).redigested(RAW)  # no part compressed
 KINDS = write_d3m(kinds_draft(), filled(kinds_draft()))
 KIND_RAW = filled(kinds_draft())
 KIND_PIECES = Pieces.of(KINDS).redigested(KIND_RAW.values())
+CODED_RAW = filled(coded_draft())
+CODED_PIECES = Pieces.of(write_d3m(coded_draft(), CODED_RAW)).redigested(CODED_RAW.values())
 
 SKIPPABLE = b"\x50\x2a\x4d\x18" + struct.pack("<I", 30) + bytes(30)
 
@@ -99,8 +101,8 @@ CASES: dict[str, tuple[Pieces | bytes, str]] = {
     "another magic": (PIECES.but(magic=b"\x89PNG\r\n\x1a\n"), "E_MAGIC"),
     "newlines converted": (DIGITS.replace(b"\r\n", b"\n"), "E_MAGIC"),
     "Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "E_MAGIC"),
-    "next minor": (PIECES.but(version=(0, 3)), "E_VERSION"),
-    "minor before": (PIECES.but(version=(0, 1)), "E_VERSION"),
+    "next minor": (PIECES.but(version=(0, 4)), "E_VERSION"),
+    "minor before": (PIECES.but(version=(0, 2)), "E_VERSION"),
     "minor 0": (PIECES.but(version=(0, 0)), "E_VERSION"),
     "major 1": (PIECES.but(version=(1, 1)), "E_VERSION"),
     "feature": (PIECES.but(features=1 << 31), "E_FEATURE"),
@@ -137,7 +139,7 @@ CASES: dict[str, tuple[Pieces | bytes, str]] = {
         "E_MANIFEST",
     ),
     "stored latents that nothing stored": (
-        manifest(lambda value: value["c"]["g"][0]["r"].update(z=[1, 0, [8, 4, 2, 2]])),
+        manifest(lambda value: value["c"]["g"][0]["r"].update(z=[1, 0, [8, False, 4, 2, 2]])),
         "E_LENGTH",
     ),
     "manifest cut off": (raw_bytes(pack(PIECES.manifest)[:-1]), "E_PACK_TRUNC"),
@@ -161,7 +163,47 @@ CASES: dict[str, tuple[Pieces | bytes, str]] = {
         manifest(lambda value: value["c"]["g"][0]["i"].update(n=257, a={"k": "gdd", "c": 256}, g=[1, 1])),
         "E_MANIFEST",
     ),
-    "raw length above 8 MiB": (manifest(lambda value: value["c"].update(s=[(8 << 20) + 1])), "E_MANIFEST"),
+    "class names above 8 MiB": (manifest(lambda value: value["c"].update(s=[(8 << 20) + 1])), "E_MANIFEST"),
+    "corrections above 8 MiB": (
+        manifest(lambda value: value["c"].update(s=[18, (8 << 20) + 1, 64]), KIND_PIECES),
+        "E_MANIFEST",
+    ),
+    "token ids above 2^36": (
+        manifest(lambda value: value["c"].update(s=[18, 10, (1 << 36) + 1]), KIND_PIECES),
+        "E_MANIFEST",
+    ),
+    "token ids of 2^36": (
+        manifest(lambda value: value["c"].update(s=[18, 10, 1 << 36], h=[bytes(32)] * 12), KIND_PIECES),
+        "E_MANIFEST",
+    ),
+    "labels of free length of another length": (
+        manifest(lambda value: value["c"]["s"].append(value["c"]["s"].pop() + 1), CODED_PIECES),
+        "E_LENGTH",
+    ),
+    "a length for labels of fixed rows": (manifest(lambda value: value["c"]["s"].append(400)), "E_MANIFEST"),
+    "2^33 coded values": (
+        manifest(
+            lambda value: value["c"]["g"][0]["c"].update(w=8_192, s=[*range(7)]),
+            manifest(
+                lambda value: (value["c"]["c"].update(n=1 << 20), value["c"]["g"][0].update(l={"k": "h"})), CODED_PIECES
+            ),
+        ),
+        "E_MANIFEST",
+    ),
+    "2^27 labels of free length": (
+        manifest(lambda value: value["c"]["g"][0]["i"].update(n=1 << 20, g=[8, 8]), CODED_PIECES),
+        "E_MANIFEST",
+    ),
+    "fewer columns than classes": (
+        manifest(lambda value: value["c"]["g"][1]["l"].update(w=1), KIND_PIECES),
+        "E_MANIFEST",
+    ),
+    "width without columns": (manifest(lambda value: value["c"]["g"][0]["l"].update(w=11)), "E_MANIFEST"),
+    "unknown columns": (manifest(lambda value: value["c"]["g"][0]["l"].update(m="map")), "E_MANIFEST"),
+    "top 4 of 3": (manifest(lambda value: value["c"]["g"][3]["l"].update(n=4), KIND_PIECES), "E_MANIFEST"),
+    "top 0": (manifest(lambda value: value["c"]["g"][3]["l"].update(n=0), KIND_PIECES), "E_MANIFEST"),
+    "top 1,025": (manifest(lambda value: value["c"]["g"][3]["l"].update(n=1_025, w=2_000), KIND_PIECES), "E_MANIFEST"),
+    "no columns that a record calls for": (manifest(lambda value: value["c"]["g"][0]["l"].update(m="col")), "E_LENGTH"),
     "digest a part of a small file": (manifest(lambda value: value["c"].update(h=[bytes(32)] * 3)), "E_MANIFEST"),
     "two lengths for one section": (manifest(lambda value: value["c"].update(s=[90, 400])), "E_MANIFEST"),
     "corrections without a length": (
@@ -196,6 +238,8 @@ CASES: dict[str, tuple[Pieces | bytes, str]] = {
         ),
         "E_SECTION_SIZE",
     ),
+    "column above the width": (patched("col", 1, 4, struct.pack("<I", 5)), "E_SECTION_VALUE"),
+    "column twice": (patched("col", 3, 4, KIND_RAW["col", 3][:4]), "E_SECTION_VALUE"),
     "scale 0": (values(1, emb(0, bytes(2))), "E_SECTION_VALUE"),
     "scale below 0": (values(1, emb(0, struct.pack("<e", -1))), "E_SECTION_VALUE"),
     "scale NaN": (values(1, emb(162, b"\xff\x7f")), "E_SECTION_VALUE"),
@@ -294,7 +338,7 @@ def test_budget() -> None:
 @pytest.mark.parametrize(
     ("pieces", "code"),
     [
-        (PIECES.but(version=(0, 3), features=1), "E_VERSION"),
+        (PIECES.but(version=(0, 4), features=1), "E_VERSION"),
         (PIECES.but(features=1, reserved=1), "E_FEATURE"),
         (PIECES.but(reserved=1, count=5_000), "E_RESERVED"),
         (PIECES.but(count=5_000, head_crc=0), "E_LIMIT"),

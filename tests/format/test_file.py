@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import pickle
+import random
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +19,7 @@ from format.craft import (
     SECOND,
     Pieces,
     class_ids,
+    coded_draft,
     delta,
     digits_draft,
     euler,
@@ -35,6 +38,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d3codec.errors import HeadError, MissingFileError, SectionError, UsageError
+from d3codec.format import canonical
 from d3codec.format.file import ClassRecord, ContentDraft, D3MFile, pack_classes, write_d3m
 from d3codec.format.manifest import (
     REPRODUCIBLE,
@@ -46,8 +50,11 @@ from d3codec.format.manifest import (
     HardLabels,
     Images,
     QuantizedLabels,
+    RankedHeadLabels,
+    Raw16Labels,
     Start,
     StoredLatents,
+    TopkLabels,
     Window,
 )
 
@@ -76,12 +83,13 @@ def golden(name: str) -> bytes:
 
 
 def test_what_is_written_is_read() -> None:
-    for draft in (digits_draft(), rich_draft(), exact_digits_draft(), kinds_draft()):
+    for draft in (digits_draft(), rich_draft(), exact_digits_draft(), kinds_draft(), coded_draft()):
         sections = filled(draft)
         file = D3MFile.open(write_d3m(draft, sections, SAID, {"x-b": b"second", "x-a": b""}))
         file.verify()
+        assert_covers(file)
         assert file.path == "<memory>"
-        assert file.version == (0, 2)
+        assert file.version == (0, 3)
         assert file.content.classes == draft.classes
         assert file.content.groups == draft.groups
         assert file.content.profile == draft.profile
@@ -244,6 +252,94 @@ def test_the_head_of_ten_classes_is_small() -> None:
     assert sum(size["bytes"] for size in file.section_sizes()) + file.head_bytes == file.bytes_total
 
 
+@pytest.mark.parametrize("labels", [QuantizedLabels(step=8, width=10), RankedHeadLabels(width=10)])
+def test_the_head_is_small_with_all_labels(labels: QuantizedLabels | RankedHeadLabels) -> None:
+    draft = ContentDraft(
+        Classes(authority="none", count=10),
+        (group(noise_key=0, labels=labels),),
+        Exact(pixels=bytes(32), corrections=0),
+    )
+    assert D3MFile.open(write_d3m(draft, filled(draft))).head_bytes <= 400
+
+
+def test_a_section_of_free_length_is_cut_at_every_mib() -> None:
+    """Only the parts that a range lies in are read: damage elsewhere is not met."""
+    draft = coded_draft()
+    cut = 1 << 20
+    long = random.Random(3).randbytes(2 * cut + 12_345)
+    sections = filled(draft) | {("lab", 0): long, ("lab", 1): b"", ("emb", 1): long[: 2 * cut]}
+    data = write_d3m(draft, sections)
+    file = D3MFile.open(data)
+    assert [part.raw_length for part in file.parts if part.key == ("lab", 0)] == [cut, cut, 12_345]
+    assert [part.raw_length for part in file.parts if part.key == ("emb", 1)] == [cut, cut]
+    assert [part.raw_length for part in file.parts if part.key == ("lab", 1)] == [0]
+    assert {key: file.section(*key) for key in sections} == sections
+    assert {key: file.section_length(*key) for key in sections} == {key: len(raw) for key, raw in sections.items()}
+    assert_covers(file)
+    texts = [text for _, _, text in file.explain()]
+    assert f"part 4: lab of group 0, from byte {2 * cut}, 12345 bytes as they are" in texts
+    ranges = [(0, 0), (0, 1), (cut - 1, cut + 1), (5, 2 * cut + 5), (2 * cut, 2 * cut + 12_345), (0, len(long))]
+    for start, stop in [*ranges, (len(long) - 3, len(long) + 9), (len(long), len(long) + 1), (9, 3)]:
+        assert file.section_range("lab", 0, start, stop) == long[start:stop], (start, stop)
+    assert file.section_range("lab", 1, 0, 10) == b""
+    middle = next(part for part in file.parts if part.key == ("lab", 0) and part.raw_length == cut and part.number == 3)
+    damaged = bytearray(data)
+    damaged[middle.offset + 100] ^= 1
+    file = D3MFile.open(bytes(damaged))
+    assert file.section_range("lab", 0, 0, cut) == long[:cut]
+    assert file.section_range("lab", 0, 2 * cut, 2 * cut + 1) == long[2 * cut : 2 * cut + 1]
+    for start, stop in ((cut, cut + 1), (cut - 1, cut + 1), (0, len(long))):
+        with pytest.raises(SectionError, match="E_SECTION_CRC"):
+            file.section_range("lab", 0, start, stop)
+    other = Pieces.of(data)
+    parts = list(other.parts)
+    parts[3] = (0, bytes(cut))
+    swapped = D3MFile.open(other.but(parts=tuple(parts)).build())  # with a right CRC
+    assert swapped.section_range("lab", 0, 0, cut) == long[:cut]
+    with pytest.raises(SectionError, match="E_SECTION_DIGEST"):
+        swapped.section_range("lab", 0, cut, cut + 1)
+    with pytest.raises(UsageError, match="no section lab of group 2"):
+        file.section_range("lab", 2, 0, 1)
+
+
+def test_ranges_of_fixed_rows_have_their_values_checked() -> None:
+    draft = ContentDraft(
+        Classes(authority="none", count=300), (group(labels=HardLabels(), conditioning=delta(width=8_192, bits=8)),)
+    )
+    sections = filled(draft, sparse=True)
+    good = D3MFile.open(write_d3m(draft, sections))
+    assert good.section_range("emb", 0, 8_194, 3 * 8_194) == sections["emb", 0][8_194 : 3 * 8_194]
+    raw = [
+        good.section("cls"),
+        *(good.section_range("emb", 0, first, first + 127 * 8_194) for first in (0, 127 * 8_194, 254 * 8_194)),
+    ]
+    raw[2] = bytes(8_194) + raw[2][8_194:]
+    wrong = Pieces.of(write_d3m(draft, sections))
+    manifest = canonical.unpack(canonical.pack(wrong.manifest))
+    manifest["c"]["h"] = [hashlib.sha256(part).digest() for part in raw]
+    file = D3MFile.open(wrong.but(manifest=manifest, parts=tuple((0, part) for part in raw)).build())
+    assert file.section_range("emb", 0, 0, 127 * 8_194) == raw[1]
+    with pytest.raises(SectionError, match="emb of group 0 row 127: E_SECTION_VALUE"):
+        file.section_range("emb", 0, 200 * 8_194, 201 * 8_194)
+
+
+def test_sections_that_make_sense_as_a_whole_are_judged_as_a_whole() -> None:
+    """Class names and token ids that a cut goes through."""
+    names = [ClassRecord("", f"{number} " + "x" * 60_000) for number in range(40)]
+    sequences = b"".join(struct.pack("<9H", 8, *range(number & 0xFF, (number & 0xFF) + 8)) for number in range(80_000))
+    draft = ContentDraft(
+        Classes(authority="none", count=40),
+        (group(conditioning=tokens(), labels=HardLabels(), images=Images(grid=(1, 1), count=2_000, size=(8, 8))),),
+    )
+    sections = {("cls", None): pack_classes(names), ("tok", 0): sequences}
+    file = D3MFile.open(write_d3m(draft, sections))
+    assert len(file.parts) == 3 + 2
+    assert file.class_records() == names
+    assert file.section("tok", 0) == sequences
+    with pytest.raises(SectionError, match="tok of group 0 row 79999: E_SECTION_VALUE"):
+        write_d3m(draft, sections | {("tok", 0): sequences[:-18]})
+
+
 @pytest.mark.parametrize("name", ["small.d3m", "rich.d3m", "kinds.d3m"])
 def test_golden_files(name: str) -> None:
     """Bytes written by earlier versions are read, and (with this zstd) are what is written today."""
@@ -278,7 +374,7 @@ def described(file: D3MFile) -> dict[str, Any]:
 
 def test_the_first_bytes_are_those_of_the_specification() -> None:
     head = (GOLDEN / "small.d3m").read_bytes()[:32]
-    assert head[:16] == bytes.fromhex("8944334d0d0a1a0a 0000 0200 00000000")
+    assert head[:16] == bytes.fromhex("8944334d0d0a1a0a 0000 0300 00000000")
     assert head[20:24] == bytes.fromhex("0500 0000")
 
 
@@ -324,8 +420,11 @@ def test_explain_knows_every_kind_of_section() -> None:
         ("part 1: fix, 5 corrections, 10 bytes as they are", ("fix", None)),
         ("part 2: emb of group 0, rows 0 to 3, 32 bytes as they are", ("emb", 0)),
         ("part 5: lat of group 1, rows 0 to 3, 44 bytes as they are", ("lat", 1)),
-        ("part 6: emb of group 2, rows 0 to 4, 30 bytes as they are", ("emb", 2)),
-        ("part 9: ids of group 3, rows 0 to 1, 8 bytes as they are", ("ids", 3)),
+        ("part 8: emb of group 2, rows 0 to 4, 30 bytes as they are", ("emb", 2)),
+        ("part 6: col of group 1, rows 0 to 1, 8 bytes as they are", ("col", 1)),
+        ("part 7: lab of group 1, rows 0 to 7, 80 bytes as they are", ("lab", 1)),
+        ("part 11: ids of group 3, rows 0 to 1, 8 bytes as they are", ("ids", 3)),
+        ("part 13: lab of group 3, rows 0 to 3, 32 bytes as they are", ("lab", 3)),
     ):
         assert texts[line] == file.section(*key)
     assert any(text.startswith("part 4: tok of group 1, ") for text in texts)
@@ -334,7 +433,17 @@ def test_explain_knows_every_kind_of_section() -> None:
     )
     assert texts[window] == b"\xa1w\x92\x92\x10\x18\x94\x04\x08\x0c\x10"
     start = "0.2 * stored + 0.9 * noise, stored latents of 4 x 2 x 3 values of 3 bits"
-    assert texts[f"content.groups[2].recipe.start = {start} (key 'z')"].endswith(b"\x94\x03\x04\x02\x03")
+    assert texts[f"content.groups[2].recipe.start = {start} (key 'z')"].endswith(b"\x95\x03\xc2\x04\x02\x03")
+    lines = [text for _, _, text in D3MFile.open(write_d3m(coded_draft(), filled(coded_draft()))).explain()]
+    for line in (
+        "content.groups[0].conditioning.coded = yes, a section of free length (key 'e')",
+        "content.groups[1].labels.kind = ranked-head logits (key 'k')",
+        "content.groups[1].labels.columns = col (key 'm')",
+        "content.groups[0].labels.columns = none (key 'm')",
+    ):
+        assert line in lines
+    assert any("stored latents of 4 x 2 x 3 values of entropy-coded, at most 3 bits" in line for line in lines)
+    assert "content.groups[3].labels.kept = 2 logits a patch (key 'n')" in texts
 
 
 TOKEN_IDS = st.integers(0, 2**31 - 1)
@@ -352,6 +461,7 @@ conditionings = (
     st.builds(
         delta,
         bits=st.integers(1, 8),
+        coded=st.booleans(),
         width=st.integers(1, 40),
         slots=SLOTS,
         negative=NEGATIVES,
@@ -363,6 +473,7 @@ conditionings = (
     | st.builds(
         vectors,
         bits=st.integers(1, 8),
+        coded=st.booleans(),
         negative=st.sampled_from(["zeros", "row"]),
         rows=ROWS,
         slots=st.integers(1, 4),
@@ -371,7 +482,10 @@ conditionings = (
     | st.builds(class_ids, negative=TOKEN_IDS)
 )
 latents = st.builds(
-    StoredLatents, bits=st.integers(1, 8), shape=st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3))
+    StoredLatents,
+    bits=st.integers(1, 8),
+    coded=st.booleans(),
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3)),
 )
 starts = st.builds(Start, a=st.integers(1, 10**6), b=st.integers(0, 10**6), stored=latents)
 plain_or_stored = st.just(Start(a=0, b=10**6, stored=None)) | starts
@@ -408,15 +522,35 @@ def image_records(draw: st.DrawFn) -> Images:
     )
 
 
+def label_records(classes: int) -> st.SearchStrategy[Any]:
+    """All kinds, of a teacher with as many columns as classes or more."""
+
+    def of(more: int | None, step: int, k: int) -> st.SearchStrategy[Any]:
+        columns: dict[str, Any] = {"width": classes + (more or 0), "columns": None if more is None else "col"}
+        return st.sampled_from(
+            [
+                HardLabels(),
+                QuantizedLabels(step=step, **columns),
+                Raw16Labels(**columns),
+                TopkLabels(k=k, **columns),
+                RankedHeadLabels(**columns),
+            ]
+        )
+
+    return st.builds(of, st.none() | st.integers(0, 9), st.integers(1, 65_535), st.integers(1, classes)).flatmap(
+        lambda kinds: kinds
+    )
+
+
 @st.composite
 def files(draw: st.DrawFn) -> tuple[ContentDraft, About | None, dict[str, bytes]]:
-    classes, labels = draw(st.integers(1, 20)), st.integers(0, 65_535)
+    classes = draw(st.integers(1, 20))
     groups = tuple(
         group(
             conditioning=draw(conditionings),
             noise_key=draw(st.integers(0, 2**64 - 1)),
             images=draw(image_records()),
-            labels=draw(labels.map(lambda step: QuantizedLabels(step=step, width=classes) if step else HardLabels())),
+            labels=draw(label_records(classes)),
             recipe=draw(recipes),
             outside_bytes=draw(st.integers(0, 2**40)),
         )

@@ -13,6 +13,7 @@ from format.craft import (
     LATENTS,
     SECOND,
     class_ids,
+    coded_draft,
     delta,
     digits_draft,
     euler,
@@ -42,18 +43,25 @@ from d3codec.format.manifest import (
     Exact,
     ExactFixed,
     GddAugmentation,
+    HardLabels,
     Images,
     Manifest,
+    QuantizedLabels,
+    RankedHeadLabels,
+    Raw16Labels,
     SecondEncoder,
     Start,
     StoredLatents,
+    TopkLabels,
     Window,
     part_count,
     part_lengths,
     row_section,
     section_plan,
 )
+from d3codec.format.plan import coded_values
 from d3codec.format.record import ListRecord, Record, wire_names
+from d3codec.format.sections import ClassRecord, pack_classes
 
 ABOUT = About(
     citation="A. Author, 2025",
@@ -96,11 +104,11 @@ def test_keys_are_those_of_the_specification() -> None:
     assert sorted(content["c"]) == ["a", "n"]
     learned, named = content["g"]
     assert sorted(learned) == ["c", "d", "g", "i", "k", "l", "o", "r"]
-    assert "".join(sorted(learned["c"])) == "abiknprswx"
+    assert "".join(sorted(learned["c"])) == "abeiknprswx"
     assert "".join(sorted(named["c"])) == "iknprsx"
     assert learned["i"] == {"a": None, "c": None, "g": [2, 2], "n": 40, "s": [32, 32], "w": None}
     assert "".join(sorted(learned["r"])) == "befgnpstz"
-    assert learned["l"] == {"k": "q", "s": 8, "w": 30}
+    assert learned["l"] == {"k": "q", "m": None, "s": 8, "w": 30}
     assert named["l"] == {"k": "h"}
     assert learned["r"]["z"] == [0, 1_000_000, None]
     assert content["p"] == {"k": "reproducible"}
@@ -119,18 +127,24 @@ def test_keys_of_every_kind() -> None:
     assert second["c"] == {"k": "tokens", "n": "zeros", "p": [0, 9], "r": "image", "x": second["c"]["x"]}
     assert second["i"]["w"] == [[16, 24], [4, 8, 12, 16]]
     assert second["o"] == 12_345
-    assert third["c"] == {"b": 3, "k": "vectors", "n": "row", "r": "image", "s": 2, "w": 5}
+    assert third["c"] == {"b": 3, "e": False, "k": "vectors", "n": "row", "r": "image", "s": 2, "w": 5}
     assert fourth["c"] == {"k": "class-id", "n": 1_000, "r": "class"}
     assert fifth["c"]["n"] == "zeros"
     assert [one["r"]["s"] for one in content["g"]] == ["ddim", "euler", "ddim-reinject", "euler-ancestral", "ddim"]
     assert "".join(sorted(second["r"])) == "bginpqstz"
     assert "".join(sorted(third["r"])) == "bfgnpstz"
-    assert third["r"]["z"] == [200_000, 900_000, [3, 4, 2, 3]]
+    assert third["r"]["z"] == [200_000, 900_000, [3, False, 4, 2, 3]]
+    assert second["l"] == {"k": "f", "m": "col", "w": 5}
+    assert fourth["l"] == {"k": "t", "m": "col", "n": 2, "w": 3}
+    coded = coded_draft().groups
+    assert coded[0].labels.to_wire() == {"k": "r", "m": None, "w": 3}
+    assert (coded[0].conditioning.to_wire()["e"], coded[1].conditioning.to_wire()["e"]) == (True, True)
+    assert coded[1].recipe.start.to_wire() == [200_000, 900_000, [3, True, 4, 2, 3]]
     assert ExactFixed(pixels=bytes(32)).to_wire() == {"k": "exact-fixed", "d": bytes(32)}
 
 
 def test_every_record_is_strict_closed_and_frozen() -> None:
-    assert len(RECORDS) == 25
+    assert len(RECORDS) == 28
     for record in RECORDS:
         config = record.model_config
         assert config["strict"]
@@ -612,11 +626,24 @@ def test_plan_of_sections() -> None:
         ("lab", 0, 2 * 4, 2),  # a row an image, copies included
         ("tok", 1, None, None),
         ("lat", 1, 2 * 2, 11),
+        ("col", 1, 2, 4),
+        ("lab", 1, 2 * 2 * 2, 10),
         ("emb", 2, 2 * 2 + 1, 2 + 4),  # with the unconditional row
         ("lat", 2, 2 * 2, 11),
         ("lab", 2, 2 * 2, 2),
         ("ids", 3, 2, 4),
+        ("col", 3, 2, 4),
+        ("lab", 3, 2 * 2, 2 * (2 + 2)),
         ("wrd", 4, 2 * 2, 4),
+    ]
+    assert section_plan(coded_draft()) == [
+        ("cls", None, None, None),
+        ("emb", 0, None, None),
+        ("lab", 0, None, None),
+        ("emb", 1, None, None),
+        ("lat", 1, None, None),
+        ("col", 1, 3, 4),
+        ("lab", 1, None, None),
     ]
     assert [row_section(one) for one in kinds_draft().groups] == ["emb", "tok", "emb", "ids", "wrd"]
     assert [section.name for section in section_plan(exact_digits_draft())] == ["cls", "fix", "emb", "lab"]
@@ -642,13 +669,54 @@ def test_thousands_of_faults_cost_little() -> None:
         Manifest.from_wire(wire)
 
 
-def test_label_width_is_the_number_of_classes() -> None:
-    with pytest.raises(ManifestError, match="label width must be the number of classes"):
-        Manifest.from_wire(changed(WIRE[0], ("c", "g", 0, "l", "w"), 11))
+def test_label_width_and_columns() -> None:
+    for width in (9, 11):
+        with pytest.raises(ManifestError, match="without columns the label width must be the number of classes"):
+            Manifest.from_wire(changed(WIRE[0], ("c", "g", 0, "l", "w"), width))
+    with pytest.raises(ManifestError, match="every class needs a column of its own"):
+        Manifest.from_wire(changed(WIRE[2], ("c", "g", 1, "l", "w"), 1))
+    for labels, size in (
+        (QuantizedLabels(step=1, width=30, columns="col"), 30),
+        (Raw16Labels(width=30, columns="col"), 60),
+        (TopkLabels(k=7, width=65_536, columns="col"), 7 * 4),
+        (TopkLabels(k=7, width=65_537, columns="col"), 7 * 6),
+        (TopkLabels(k=1_024, width=2**20, columns="col"), 1_024 * 6),
+        (RankedHeadLabels(width=30, columns="col"), None),
+    ):
+        plan = section_plan(ContentDraft(Classes(authority="none", count=10), (group(labels=labels),)))
+        assert plan[-2:] == [("col", 0, 10, 4), ("lab", 0, None if size is None else 40, size)]
+
+
+def test_top_k_labels_are_made_with_k() -> None:
+    labels = TopkLabels(k=3, width=5)
+    assert (labels.k, labels.kept, labels.kind, labels.to_wire()) == (3, 3, "t", {"k": "t", "m": None, "n": 3, "w": 5})
+    assert group(labels=labels).labels == labels
+    assert TopkLabels(kept=3, width=5) == labels
+    for wrong in ({"k": 6}, {"k": 0}, {"k": "t"}, {"k": True}, {"k": 1_025, "width": 5_000}, {"k": 1, "columns": "x"}):
+        with pytest.raises(ManifestError):
+            TopkLabels(**({"width": 5} | wrong))
+
+
+def test_coded_rows_are_bounded() -> None:
+    classes, images = Classes(authority="none", count=2**10), Images(grid=(1, 1), count=2**9, size=(8, 8))
+    largest = group(conditioning=delta(coded=True, width=8_192, rows="image"), images=images, labels=HardLabels())
+    assert list(coded_values(ContentDraft(classes, (largest,)))) == [2**32]
+    two = delta(coded=True, width=8_192, rows="image", second=SECOND.model_copy(update={"width": 1}))
+    draft = ContentDraft(classes, (group(conditioning=two, images=images, labels=HardLabels()),))
+    names = pack_classes([ClassRecord("", str(number)) for number in range(2**10)])
+    write_d3m(ContentDraft(classes, (largest,)), {("cls", None): names, ("emb", 0): b""})
+    with pytest.raises(ManifestError, match="a coded section has at most 4294967296 values"):
+        write_d3m(draft, {("cls", None): names, ("emb", 0): b""})
+    assert list(coded_values(coded_draft())) == [3 * 5, (3 * 2 + 1) * 10, 3 * 2 * 24]
+    for wrong in (1, 0, None, "yes"):
+        with pytest.raises(ManifestError):
+            vectors(coded=wrong)
+        with pytest.raises(ManifestError):
+            StoredLatents(bits=3, coded=wrong, shape=(4, 2, 3))
 
 
 def test_as_many_lengths_as_sections_of_free_length() -> None:
-    for lengths in ([], [90, 1], [-1], [(8 << 20) + 1]):
+    for lengths in ([], [90, 1], [-1], [(8 << 20) + 1], [(1 << 36) + 1]):
         with pytest.raises(ManifestError):
             Manifest.from_wire(changed(WIRE[0], ("c", "s"), lengths))
     with pytest.raises(ManifestError, match="one length is needed for each of cls, fix, tok"):

@@ -32,12 +32,13 @@ def content(record: Group, classes: int) -> Content:
     """Whatever its sections hold: nothing here looks at digests and lengths."""
     draft = ContentDraft(Classes(authority="none", count=classes), (record,))
     plan = section_plan(draft)
+    lengths = (0,) * sum(section.rows is None for section in plan)
     large = sum((rows or 0) * (row_bytes or 0) for _, _, rows, row_bytes in plan) > 65_536
     return Content(
         classes=draft.classes,
         groups=draft.groups,
-        digests=(bytes(32),) * critical_parts(plan) if large else bytes(32),
-        lengths=(0,) * sum(section.rows is None for section in plan),
+        digests=(bytes(32),) * critical_parts(plan, lengths) if large else bytes(32),
+        lengths=lengths,
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 from d3codec.errors import FORMAT_CODES
 from d3codec.format import limits, manifest
 from d3codec.format.record import ListRecord, Record, wire_names
+from d3codec.labels import topk
 
 SPEC = (Path(__file__).parents[2] / "spec" / "d3m-{}.{}.md".format(*limits.VERSION)).read_text("utf-8")
 
@@ -66,6 +67,24 @@ def test_keys_of_recipes() -> None:
     assert first_cells(text) == set("befginpqstz")
 
 
+@pytest.mark.parametrize(
+    ("kind", "record"),
+    [
+        ("h", manifest.HardLabels),
+        ("q", manifest.QuantizedLabels),
+        ("f", manifest.Raw16Labels),
+        ("t", manifest.TopkLabels),
+        ("r", manifest.RankedHeadLabels),
+    ],
+)
+def test_keys_of_labels(kind: str, record: type[Record]) -> None:
+    text = section("3.5 labels")
+    row = re.search(rf"^\| `{kind}` \| `([a-z ]+)` \|", text, re.MULTILINE)
+    assert row is not None
+    assert row[1].replace(" ", "") == keys(record)
+    assert set(keys(record)) <= first_cells(text) | {"k"}
+
+
 def test_keys_of_other_records() -> None:
     content, group = section("3.1 `content`"), section("3.2 group")
     assert first_cells(content) == set(keys(manifest.Content)) | {"k", "reproducible", "exact", "exact-fixed"}
@@ -90,7 +109,16 @@ def test_limits() -> None:
         assert re.search(rf"\b{number:,}\b", SPEC), number
     assert f"32 + {limits.ENTRY_BYTES} n" in SPEC
     assert f"1 to {limits.SLOTS} positions" in SPEC
-    assert f"(1 to 8 bits a value; 1 to {limits.CHANNELS}, 1 to 4,096, 1 to 4,096)" in SPEC
+    assert f"(1 to 8 bits a value; bool, as `e` of 3.3; 1 to {limits.CHANNELS}, 1 to 4,096, 1 to 4,096)" in SPEC
+    assert f"| 1 to {limits.TOPK:,}, at most w |" in section("3.5 labels")
+    assert f"at most 2^{limits.LABEL_ROWS.bit_length() - 1} labels of kind `r`" in section("3.5 labels")
+    assert f"u16 if w <= {limits.INDEX16_WIDTH:,}, else u32" in section("5. Sections")
+    assert f"2^{limits.CODED_VALUES.bit_length() - 1} values" in section("3.3 conditioning")
+    assert f"at most 2^{limits.FREE_BYTES.bit_length() - 1} each" in section("3.1 `content`")
+    assert f"`cls` and `fix` (at most {limits.WHOLE_BYTES >> 20} MiB each)" in section("3.1 `content`")
+    assert limits.CUT_BYTES == 2**20
+    assert topk.MAX_K == limits.TOPK
+    assert topk.INDEX16_WIDTH == limits.INDEX16_WIDTH
     assert f"at most {limits.POSITION_BYTES} bytes" in SPEC
     assert f"1 to {limits.COPIES} augmented copies" in section("3.2 group")
     assert limits.SIGNAL == 2.0**-64

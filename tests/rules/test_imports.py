@@ -19,7 +19,7 @@ PACKAGE = Path(d3codec.__file__).parent
 ARCHITECTURE = PACKAGE.parent / "docs" / "design" / "architecture.md"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-LEAVES = {"errors", "format", "noise", "grid", "sources", "portable", "corrections"}
+LEAVES = {"errors", "format", "noise", "grid", "sources", "portable", "corrections", "entropy"}
 DECODING = LEAVES | {"labels", "conditioning", "generators", "decoder"} - {"sources"}
 MAY_IMPORT = {
     "errors": set(),
@@ -28,22 +28,24 @@ MAY_IMPORT = {
     "grid": {"errors"},
     "portable": set(),
     "corrections": {"errors"},
+    "entropy": {"errors"},
     "sources": {"errors"},
-    "labels": {"errors"},  # and format nothing of labels: dataset.py and encoder/pack.py join them
-    "conditioning": {"errors"},
+    "labels": {"errors", "entropy"},  # and format nothing of labels: dataset.py and encoder/pack.py join them
+    "conditioning": {"errors", "entropy"},
     "generators": {"errors", "format", "portable"},
     "decoder": DECODING - {"decoder", "sources"},
     "download": {"errors"},
     "groups": {"format"},
     "torch_dataset": set(),
-    "dataset": DECODING | {"download", "groups", "torch_dataset"},
+    "augmented": {"errors", "grid", "noise"},
+    "dataset": DECODING | {"augmented", "download", "groups", "torch_dataset"},
     "encoder": DECODING | LEAVES,
     "methods": DECODING | LEAVES | {"encoder", "training"},  # training: for teachers named by file or module
     "training": DECODING | LEAVES | {"encoder", "dataset"},
     "cli": {"errors", "format", "sources", "dataset", "decoder", "generators", "methods", "training"},
     "__main__": {"cli"},
 }
-DATASET = {"download", "groups", "torch_dataset"}  # parts of `dataset` in the picture
+DATASET = {"augmented", "download", "groups", "torch_dataset"}  # parts of `dataset` in the picture
 
 TORCH = {"torch", "diffusers", "transformers", "safetensors"}
 LIBRARIES = {
@@ -53,6 +55,7 @@ LIBRARIES = {
     "grid": {"numpy"},
     "portable": set(),
     "corrections": {"numpy"},
+    "entropy": {"numpy"},
     "sources": {"numpy", "PIL", "pyarrow", "sklearn"},
     "labels": {"numpy"},
     "conditioning": {"numpy"},
@@ -61,6 +64,7 @@ LIBRARIES = {
     "download": {"fsspec"},
     "groups": set(),
     "torch_dataset": {"numpy", "torch"},
+    "augmented": {"numpy", "PIL", "torch"},
     "dataset": {"numpy"},
     "encoder": {"numpy", "PIL", "filelock", "torch"},
     "methods": {"numpy", "torch"},
@@ -76,7 +80,7 @@ WITH_TORCH = {  # import it at module level
             *("stable_diffusion_xl", "text", "unet"),
         )
     ),
-    *("decoder/fixed.py", "torch_dataset.py", "training"),
+    *("augmented.py", "decoder/fixed.py", "torch_dataset.py", "training"),
 }
 
 

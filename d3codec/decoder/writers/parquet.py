@@ -47,7 +47,7 @@ class ParquetFolder:
         self._ends = [(number + 1) * len(images) // files for number in range(files)]  # in images
         more = {"format": "parquet", **decoding.selection}
         self._output = OutputFolder(folder, decoding.identity | more, _is_ours)
-        self._with_logits = any(groups[group].labels.kind == "q" for group in {group for group, _, _ in images})
+        self._with_logits = any(groups[group].labels.kind != "h" for group in {group for group, _, _ in images})
         self._rows: list[dict[str, Any]] = []
         self._done = self._file = 0
         self._open = ExitStack()
