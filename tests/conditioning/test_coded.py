@@ -242,6 +242,8 @@ def test_any_bytes_are_read_within_bounds(data: bytes, rows: int, size: int) -> 
         (bytes([1, 0, 0]) + half(0, 1) + bytes(4), "E_SECTION_VALUE", "row 0 has a scale"),
         (bytes([1, 0, 0]) + half(-np.inf) + bytes(4), "E_SECTION_VALUE", "row 0 has a scale"),
         (bytes([1, 0, 0]) + half(-0.0) + bytes(4), "E_SECTION_VALUE", "row 0 has a scale"),
+        (bytes([1, 0, 0]) + half(1) + b"\x01\x7c" + bytes(4), "E_SECTION_VALUE", "row 1 has a scale"),  # signals
+        (bytes([1, 0, 0]) + b"\x01\xfc" + bytes(4), "E_SECTION_VALUE", "row 0 has a scale"),
         (bytes([1, 0, 0]) + half(1, np.nan) + bytes(4), "E_SECTION_VALUE", "row 1 has a scale"),
         (bytes([1, 0, 0]) + half(-1) + bytes(4), "E_SECTION_VALUE", "initial state below"),
         (bytes([1, 0, 0]) + half(-1) + bytes([0, 0, 1, 0, 0, 0]), "E_SECTION_VALUE", "words left over"),
