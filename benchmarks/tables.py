@@ -17,7 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/determinism.md")
+PAGES = ("README.md", "docs/determinism.md", "docs/labels.md")
 
 
 def read(name: str) -> dict[str, Any]:
@@ -93,7 +93,83 @@ def speed() -> str:
     return "\n".join(lines)
 
 
-TABLES: dict[str, Callable[[], str]] = {"demo": demo, "heldout": heldout, "identity": identity, "speed": speed}
+def label_bars() -> str:
+    lines = ["| bar | met with, bytes a label | asked | KL ratio at T = 1 / 4 / 20 |", "|---|---:|---:|---|"]
+    for name, row in read("labels_rate")["bars"].items():
+        ratios = row.get("ratio") or max((draw["ratio"] for draw in row["draws"]), key=max)
+        lines.append(f"| {name} | **{row['met with']:.2f}** | {row['bar']:g} | {_ratios(ratios)} |")
+    return "\n".join(lines)
+
+
+def label_rate() -> str:
+    result = read("labels_rate")
+    reference = {row["k"]: row["divergence"] for row in result["top-k"]}
+    lines = ["| labels | bytes | against top-10 | against top-50 |", "|---|---:|---|---|"]
+    for row in result["curve"]:
+        ratios = [_ratios(row[f"ratio to top-{k}"]) for k in (10, 50)]
+        lines.append(f"| ranked head | {row['bytes a label']:.2f} | {' | '.join(ratios)} |")
+    for row in result["top-k"]:
+        ratios = [_ratios([a / b for a, b in zip(row["divergence"], reference[k], strict=True)]) for k in (10, 50)]
+        lines.append(f"| top-{row['k']}, rest uniform | {row['bytes']} | {' | '.join(ratios)} |")
+    return "\n".join(lines)
+
+
+def _ratios(values: list[float]) -> str:
+    return " / ".join(f"{value:.2f}" for value in values)
+
+
+def label_linear() -> str:
+    lines = [
+        "| labels | bytes | student at T = 20 | its view | student at T = 1 | its view |",
+        "|---|---:|---:|---|---:|---|",
+    ]
+    for row in read("labels_linear")["rows"]:
+        cells = []
+        for temperature in (20, 1):
+            student = row["students"][f"T = {temperature}"]
+            cells.append(f"{student['accuracy']:.1f} ± {student['standard deviation']:.1f} | {student['view']}")
+        lines.append(f"| {row['layout']} | {row['bytes a label']:,.1f} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def label_speed() -> str:
+    lines = [
+        "| 40,000 labels of | encode, s | decode, s | beside np.load of fp16 | beyond the result, MB | one class, ms |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in read("labels_speed")["rows"]:
+        cells = [
+            f"{row['encode']['seconds']:.0f}",
+            f"{row['decode']['median seconds']:.2f}",
+            f"{row['decode / np.load']:.1f} times",
+            f"{row['memory beyond the result'] / 1e6:.0f}",
+            f"{1000 * row['one class']:.0f}",
+        ]
+        lines.append(f"| {row['bytes a label']:.2f} bytes | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def label_teacher() -> str:
+    lines = ["| teacher | bytes | statistics | against top-10 | against top-50 |", "|---|---:|---|---|---|"]
+    for made in read("labels_teacher")["teachers"]:
+        for row in made["rows"]:
+            source = "shipped" if row["shipped"] else "in the file" if row["side"] > 2000 else "none"
+            ratios = [_ratios(row[f"ratio to top-{k}"]) for k in (10, 50)]
+            lines.append(f"| {made['teacher']} | {row['bytes a label']:.2f} | {source} | {' | '.join(ratios)} |")
+    return "\n".join(lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "demo": demo,
+    "heldout": heldout,
+    "identity": identity,
+    "speed": speed,
+    "label_bars": label_bars,
+    "label_rate": label_rate,
+    "label_linear": label_linear,
+    "label_speed": label_speed,
+    "label_teacher": label_teacher,
+}
 
 
 def filled(page: str) -> str:

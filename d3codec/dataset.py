@@ -182,6 +182,7 @@ class PatchLabels:
                 image, patch = np.divmod(row, patches)
                 wanted = image < images
                 table[(place - start + at)[wanted], image[wanted], patch[wanted]] = found[wanted]
+                del found  # before the next piece is decoded
             at += stop - start
 
     def view(self, view: str) -> np.ndarray:

@@ -89,11 +89,11 @@ _key = click.IntRange(0, 2**64 - 1)
     "--bits",
     metavar="N",
     type=click.FloatRange(1, 8),
-    default=2,
+    default=2.5,
     show_default=True,
-    help="Bits a value of the learned embeddings; a fraction with --entropy-coded.",
+    help="Bits a value of the learned embeddings, at most; a whole number with --fixed-width.",
 )
-@click.option("--entropy-coded", is_flag=True, help="Code the learned embeddings: fewer bytes for the same values.")
+@click.option("--fixed-width", is_flag=True, help="Embeddings in codes of whole bits, without the entropy coder.")
 @click.option(
     "--labels",
     type=click.Choice(["hard", "int8", "fp16", "top-k", "ranked-head"]),

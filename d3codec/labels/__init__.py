@@ -49,8 +49,8 @@ def decode_logits(data: bytes, *, classes: ArrayLike, view: str = "logits") -> N
 def label_cost(data: bytes) -> dict[str, int]:
     """Bytes of `encode_logits`: `payload` of the labels, `side` of what they share (payload + side = len(data)), and
     `shipped`, the statistics of the package that they need. Raises SectionError for damaged bytes."""
-    from d3codec.labels import ranked_head, statistics
+    from d3codec.labels import ranked_head, statistics, stream
 
     side = ranked_head.side_bytes(data)
-    shipped = len(statistics.shipped_bytes()) if ranked_head.stated(data)[2] == ranked_head.SHIPPED else 0
+    shipped = len(statistics.shipped_bytes()) if ranked_head.stated(data)[2] == stream.SHIPPED else 0
     return {"payload": len(data) - side, "side": side, "shipped": shipped}

@@ -17,6 +17,7 @@ Floats = NDArray[np.float32]
 
 TEMPERATURES = (1.0, 4.0, 20.0)
 _NEVER = np.float32(1e9)
+_LEAST = np.float32(1e-7)  # gain of a correction
 _MATRIX_WIDTH = 2048  # up to this all relatives of all classes are held as one matrix
 
 
@@ -47,13 +48,15 @@ class Costs:
 @dataclass(frozen=True)
 class Search:
     """What the search is given beside labels and costs. `price`: divergence that a bit is worth; `weights` [3] of the
-    divergences at TEMPERATURES; `step` in nat; `spread`; `candidates` classes a label that are tried."""
+    divergences at TEMPERATURES; `step` in nat; `spread`; `candidates` classes a label that are tried,
+    `moves` corrections a label and round."""
 
     price: float
     weights: NDArray[np.float64]
     step: float
     spread: float
     candidates: int
+    moves: int
 
 
 def softmax(logits: Floats, temperature: float) -> Floats:
@@ -84,7 +87,7 @@ def choose(
 ) -> tuple[NDArray[np.int8], Floats]:
     """Corrections in steps, int8 [n, W], and the prediction after them, float32 [n, W].
 
-    One correction a label and round, the one of largest gain: a new one, or another value of one that is there. The
+    A few corrections a label and round, those of largest gain: new ones, or other values of those that are there. The
     argmax is left alone. `zones`, `groups` [n, W]: those of the rank of every class.
     """
     count, width = logits.shape
@@ -101,7 +104,7 @@ def choose(
     zone_cost = costs.zones[wanted_zone]
     steps = np.zeros(tried.shape, np.float32)
     result, counts, active = np.zeros((count, width), np.int8), np.zeros(count, np.int64), rows
-    for _ in range(most + most // 2 + 4):
+    for _ in range((most + most // 2) // search.moves + 4):
         if not len(active):
             break
         now, here = current[active], np.arange(len(active))
@@ -114,7 +117,7 @@ def choose(
         group = wanted_group[active]
         paid = np.where(old != 0, cost + price * costs.values[group, (old + largest).astype(np.int64)], np.float32(0))
         blocked = (counts[active] >= most)[:, None] & (old == 0)
-        best, place, chosen = np.zeros(len(active), np.float32), np.zeros(len(active), np.int64), np.zeros_like(here)
+        best, best_new = np.full(old.shape, -_LEAST, np.float32), old.copy()
         for aim in (log_odds[active] - _log_odds(probabilities[0]), wrong, wrong * np.float32(0.75)):
             new = np.clip(np.rint(old + aim / step), -largest, largest)
             change = (new - old) * step
@@ -125,27 +128,27 @@ def choose(
                 scaled = change * np.float32(1 / temperature)
                 grown = np.log1p(np.maximum(p * np.expm1(scaled), np.float32(-0.999)))
                 gain += np.float32(weight) * (grown - target[active] * scaled)
-            gain[(new == old) | blocked] = _NEVER
-            index = gain.argmin(axis=1)
-            lowest = gain[here, index]
-            better = lowest < best
-            best[better], place[better] = lowest[better], index[better]
-            chosen[better] = new[here, index][better].astype(np.int64)
-        good = best < -1e-7
-        label, place, chosen = active[good], place[good], chosen[good]
-        column, before = tried[label, place], old[good, place]
-        move = (chosen - before).astype(np.float32) * step
-        kept = current[label, argmax[label]]
-        if search.spread:
-            pull = move * np.float32(search.spread)
-            current[label] += pull[:, None] * relatives(column)
-            current[label, column] -= pull * relatives.own[column]
-        current[label, column] += move
-        current[label, argmax[label]] = kept
-        steps[label, place] = chosen
-        result[label, column] = chosen
-        counts[label] += (chosen != 0).astype(np.int64) - (before != 0)
-        active = label
+            better = (gain < best) & (new != old) & ~blocked
+            best[better], best_new[better] = gain[better], new[better]
+        moves = min(search.moves, tried.shape[1])
+        places = np.argpartition(best, moves - 1, axis=1)[:, :moves] if moves > 1 else best.argmin(axis=1)[:, None]
+        for place in places.T:
+            good = best[here, place] < -_LEAST
+            good &= (counts[active] < most) | (old[here, place] != 0)
+            label, column_place = active[good], place[good]
+            column, before, chosen = tried[label, column_place], old[here, place][good], best_new[here, place][good]
+            move = (chosen - before) * step
+            kept = current[label, argmax[label]]
+            if search.spread:
+                pull = move * np.float32(search.spread)
+                current[label] += pull[:, None] * relatives(column)
+                current[label, column] -= pull * relatives.own[column]
+            current[label, column] += move
+            current[label, argmax[label]] = kept
+            steps[label, column_place] = chosen
+            result[label, column] = chosen.astype(np.int8)
+            counts[label] += (chosen != 0).astype(np.int64) - (before != 0)
+        active = active[best.min(axis=1) < -_LEAST]
     return result, current
 
 

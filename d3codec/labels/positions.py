@@ -36,13 +36,14 @@ def zone_of(ranks: Ints) -> Ints:
     return np.asarray(np.frexp(ranks.astype(np.float64))[1], np.int64)  # exponents of integers: exact
 
 
-def code(coder: Coder, counts: Ints, size: int, levels: NDArray[np.uint8], known: Ints | None = None) -> Ints:
+def code(
+    coder: Coder, counts: Ints, size: int, levels: NDArray[np.uint8], most: int, known: Ints | None = None
+) -> Ints:
     """Positions, one number label * size + rank each, ascending, int64 [sum of counts].
 
-    `counts` [N], each at most `size`: positions a label; `levels` [zones]: 2^(-level / 2) is the density of a zone
-    relative to all ranks before it; `known`: the result, when writing.
+    `counts` [N], each at most `size` and `most`: positions a label; `levels` [zones]: 2^(-level / 2) is the density of
+    a zone relative to all ranks before it; `known`: the result, when writing.
     """
-    most = int(counts.max(initial=0))
     nodes = list(_zones(coder, counts, size, levels, most, known))
     found: list[Ints] = []
     for half in (1 << power for power in reversed(range(max(size - 1, 1).bit_length()))):
@@ -106,7 +107,7 @@ def _inside(known: Ints | None, first: Ints, length: int | Ints) -> Ints | None:
     return np.asarray(np.searchsorted(known, first + length) - np.searchsorted(known, first))
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def split_tables(before: int, after: int, most: int, level: int) -> Tables:
     """Row k, symbol i: i of k positions lie in the last `after` of before + after ranks, k up to `most`.
 

@@ -10,21 +10,21 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from d3codec.labels import corrections, levels, positions, ranked_head, statistics
-from d3codec.labels.corrections import TEMPERATURES, Costs, Floats, Relatives, Search
+from d3codec.labels import corrections, fitting, levels, positions, ranked_head, statistics, stream
+from d3codec.labels.corrections import Floats, Relatives, Search
 from d3codec.labels.positions import Ints
 from d3codec.labels.prediction import GROUPS, Layer, Parameters, Prediction, group_of, neighbours
-from d3codec.labels.ranked_head import OWN_RANGE, Corrections, LayerModel, Model, Symbols
 from d3codec.labels.statistics import UNITS_A_NAT, Statistics
+from d3codec.labels.stream import OWN_RANGE, Corrections, LayerModel, Model, Symbols
 
 Source = Literal["auto", "none", "file", "shipped"]
 
 _SAMPLE = 400  # labels on which prices and tables are tried
 _BATCH_VALUES = 1 << 19  # logits that are searched at once
 _WORKERS = 2
-_ROUNDS = 5
+_ROUNDS = 6
 _MISSES = 6  # whole encodes that may miss the size
-_COARSENESS = (1, 2, 4)  # factors of all steps that are tried until the size is met
+_ONE_LAYER_WIDTH = 64  # below it one layer does, in finer steps
 _RATE_EXPONENT = 0.75  # bytes fall about with this power of the price
 _EMPHASIS = np.array([1.8, 0.6, 0.6])  # of the divergences at TEMPERATURES, each relative to that of top-k labels
 
@@ -67,17 +67,34 @@ def encode(logits: ArrayLike, classes: ArrayLike, bytes_per_label: float, source
     sample = np.random.default_rng(0).permutation(count)[:_SAMPLE]
     sample.sort()
     tried = z[sample], columns[sample], argmax[sample]
+    designs, place = _designs(bytes_per_label, width)
+    sources = list(_sources(z, argmax, columns, bytes_per_label, source))
+
+    def attempt(source: tuple[int, Statistics], design: _Design) -> tuple[float, _State]:
+        state = _first_state(z, argmax, source, bytes_per_label, design)
+        return _settle(state, *tried, bytes_per_label, count), state
+
+    found = [attempt(item, designs[place]) for item in sources]
+    chosen = sources[int(np.argmin([loss for loss, _ in found]))]
+    best = min(found, key=lambda entry: entry[0])
+    for direction in (1, -1):
+        start = place
+        while 0 <= place + direction < len(designs):
+            other = attempt(chosen, designs[place + direction])
+            if other[0] >= best[0]:
+                break
+            best, place = other, place + direction
+        if place != start:
+            break
     smallest = float("inf")
-    for coarseness in _COARSENESS:
-        states = []
-        for name, known in _sources(z, argmax, columns, bytes_per_label, source):
-            state = _first_state(z, argmax, known, name, bytes_per_label, coarseness)
-            states.append((_settle(state, *tried, bytes_per_label, count), state))
-        _, chosen = min(states, key=lambda entry: entry[0])
-        data = _fit_size(chosen, z, columns, argmax, bytes_per_label)
+    while True:
+        data = _fit_size(best[1], z, columns, argmax, bytes_per_label)
         if len(data) <= bytes_per_label * count:
             return data
-        smallest = min(smallest, len(data) / count)
+        smallest, place = min(smallest, len(data) / count), place - 1
+        if place < 0:
+            break
+        best = attempt(chosen, designs[place])
     raise ValueError(
         f"{count} labels of {width} columns do not fit {bytes_per_label:g} bytes a label, "
         f"{smallest:.2f} is the least that was found"
@@ -109,36 +126,36 @@ def _sources(z: Floats, argmax: Ints, classes: Ints, budget: float, source: Sour
     """The statistics that come into question."""
     count, width = z.shape
     if source in ("auto", "shipped") and width == statistics.shipped().width:
-        yield ranked_head.SHIPPED, statistics.shipped()
+        yield stream.SHIPPED, statistics.shipped()
     if source in ("auto", "none"):
-        yield ranked_head.NONE, statistics.none(width)
+        yield stream.NONE, statistics.none(width)
     if source in ("auto", "file") and width > 1:
         # Statistics may take a sixteenth of the file: half a byte a mean logit, about 3 bits a number of the rows.
         axes = int((budget * count / 16 - width / 2) / (0.35 * width))
         axes = min(max(axes, 0), 64, width - 1, count)
         if source == "file" or axes:
             few = np.random.default_rng(1).permutation(count)[:10_000]
-            yield ranked_head.IN_FILE, statistics.fit(z[few], axes, 0.1)
+            yield stream.IN_FILE, statistics.fit(z[few], axes, 0.1)
 
 
-def _design(budget: float, width: int) -> _Design:
-    if width < 64:
-        bits_a_class = 8 * budget / width
-        step = 16 if bits_a_class < 1.2 else 8 if bits_a_class < 2.5 else 4 if bits_a_class < 4 else 2
-        return _Design(((step, 32),), step)
-    if budget < 9:
-        return _Design(((16, 32),), 16)
-    if budget < 20:
-        return _Design(((32, 29), (19, 26)), 8)
-    if budget < 60:
-        return _Design(((32, 29), (14, 19)), 8)
-    return _Design(((32, 29), (14, 19), (6, 6)), 4)
+def _designs(budget: float, width: int) -> tuple[list[_Design], int]:
+    """Designs from coarse to fine, and which to try first."""
+    single = [_Design(((step, 32),), step) for step in (64, 32, 16, 8, 4, 2)]
+    if width < _ONE_LAYER_WIDTH:
+        bits = 8 * budget / width
+        return single, 2 if bits < 1.2 else 3 if bits < 2.5 else 4 if bits < 4 else 5
+    layered = [
+        _Design(((32, 29), (19, 26)), 8),
+        _Design(((32, 29), (14, 26)), 8),
+        _Design(((32, 29), (8, 26)), 4),
+        _Design(((32, 29), (14, 19), (6, 6)), 4),
+    ]
+    return single[:4] + layered, 2 if budget < 9 else 4 if budget < 20 else 5 if budget < 60 else 7
 
 
-def _first_state(z: Floats, argmax: Ints, known: Statistics, source: int, budget: float, coarseness: int) -> _State:
+def _first_state(z: Floats, argmax: Ints, source: tuple[int, Statistics], budget: float, design: _Design) -> _State:
     """A model before anything was tried: pulls and centre from the labels, tables from a guess."""
-    count, width = z.shape
-    design = _design(budget, width)
+    (place, known), (count, width) = source, z.shape
     few = np.random.default_rng(2).permutation(count)[:4000]
     some, best = z[few], argmax[few]
     rows = np.arange(len(some))
@@ -154,26 +171,25 @@ def _first_state(z: Floats, argmax: Ints, known: Statistics, source: int, budget
         follow[rows, best] = 0
         pull = max(0.0, float((rest * follow).sum() / max(float((follow * follow).sum()), 1e-9)))
     spread_of_own = max(1.0, float(np.abs(own - np.median(own)).max()))
-    own_step = max(design.own_step * coarseness, int(np.ceil(16 * spread_of_own / OWN_RANGE)))
+    own_step = max(design.own_step, int(np.ceil(16 * spread_of_own / OWN_RANGE)))
     parameters = Parameters(
         mean_scale, min(round(256 * pull), 65_535), 38, int(np.clip(round(16 * np.median(own)), -32_768, 32_767)),
         min(own_step, 255),
     )  # fmt: skip
-    most = int(np.clip(8 + 4 * budget, 1, min(ranked_head.MAX_COUNT, max(width - 1, 1))))
+    most = int(np.clip(8 + 4 * budget, 1, min(stream.MAX_COUNT, max(width - 1, 1))))
     layers = []
-    for fine, spread in design.layers if width > 1 else ():
-        step = min(fine * coarseness, 255)
-        largest = 8 if step >= 16 else 12 if step >= 8 else ranked_head.MAX_VALUE
+    for step, spread in design.layers if width > 1 else ():
+        largest = stream.MAX_VALUE
         counts = levels.choose(0.8 ** np.arange(most + 1)[None])
-        densities = np.full(ranked_head.zones(width - 1), 2, np.uint8)
+        densities = np.full(stream.zones(width - 1), 2, np.uint8)
         sizes = np.abs(np.delete(np.arange(-largest, largest + 1), largest))
-        values = levels.choose(np.tile(0.5**sizes, (ranked_head.groups(width), 1)))
+        values = levels.choose(np.tile(0.5**sizes, (stream.groups(width), 1)))
         spread = spread if known.rows.shape[1] else 0
         layers.append(LayerModel(Layer(step, spread, (0,) * GROUPS), counts, densities, values))
-    places = levels.choose(0.4 ** np.arange(ranked_head.zones(width))[None])
+    places = levels.choose(0.4 ** np.arange(stream.zones(width))[None])
     own_levels = levels.choose(0.7 ** np.abs(np.arange(-OWN_RANGE, OWN_RANGE + 1))[None])
-    model = Model(source, known, parameters, places, own_levels, tuple(layers))
-    size = int(np.clip(round(budget * 4 / 3), 1, max(1, width // 2)))
+    model = Model(place, known, parameters, places, own_levels, tuple(layers))
+    size = int(np.clip(round(1.5 * budget), 1, max(1, width // 2)))
     reference = corrections.divergences(some[:1000], _top(some[:1000], size))
     return _State(model, 0.1 / max(budget, 0.5), np.maximum(reference, 1e-9), _EMPHASIS)
 
@@ -191,19 +207,22 @@ def _top(z: Floats, size: int) -> Floats:
 
 
 def _settle(state: _State, z: Floats, classes: Ints, argmax: Ints, budget: float, count: int) -> float:
-    """Rounds of encoding a sample that fit tables, biases, weights and price; the loss of the last, bits priced in."""
-    loss = np.inf
+    """Rounds of encoding a sample that fit tables, biases, weights and price; the loss of the last:
+    the worst ratio to top-k labels, as it would be at the size asked."""
+    loss, tried = np.inf, list[tuple[float, float]]()
     for _ in range(_ROUNDS):
         symbols, decoded, passed = _search(state, z, classes, argmax)
-        written = ranked_head.write(_tables_of(state.model, symbols), symbols)
-        side = ranked_head.side_bytes(written)
-        size = (len(written) - side - 2 * ranked_head.lanes(len(z))) / len(z) + side / count + 1 / 32
+        suited = fitting.suited(state.model, symbols)
+        size = fitting.expected_bytes(suited, symbols) / len(z) + len(stream.pack_head(suited, count)) / count + 1 / 32
         found = corrections.divergences(z, decoded)
-        loss = float(found @ (_EMPHASIS / state.reference)) + 8 * state.price * size
+        loss = float((found / state.reference).max()) * (size / budget) ** _RATE_EXPONENT
         state.model = _refine(state, symbols, z, argmax, passed)
-        state.price *= float(np.clip(size / budget, 0.2, 5) ** (1 / _RATE_EXPONENT))
+        tried.append((state.price, size))
+        state.price = _next_price(tried, budget)
         ratios = found / state.reference
-        state.emphasis = state.emphasis * np.clip(ratios / ratios.mean(), 0.7, 1.4) if ratios.all() else state.emphasis
+        state.emphasis = (
+            state.emphasis * np.clip((ratios / ratios.mean()) ** 2, 0.6, 1.6) if ratios.all() else state.emphasis
+        )
         state.emphasis *= _EMPHASIS.sum() / state.emphasis.sum()
     return loss
 
@@ -214,49 +233,44 @@ def _refine(state: _State, symbols: Symbols, z: Floats, argmax: Ints, passed: li
     layers = []
     for item, found, after in zip(model.layers, symbols.layers, passed, strict=True):
         most, largest = item.counts.shape[1] - 1, item.values.shape[1] // 2
-        values = _value_counts(found, largest, model.statistics.width)
+        values = fitting.value_counts(found, largest, model.statistics.width)
         values += 2 * (values.sum(axis=0) + 0.3) / (values.sum() + 1)
         counts = np.bincount(found.counts, minlength=most + 1) + 0.3
-        bias = _better_bias(item.layer.bias, after, z, argmax, state.weights)
-        densities = _densities(found.ranks, model.statistics.width - 1)
+        bias = fitting.better_bias(item.layer.bias, after.groups, after.after, z, argmax, state.weights)
+        densities = fitting.zone_levels(found.ranks, model.statistics.width - 1)
         layer = replace(item.layer, bias=bias)
         layers.append(LayerModel(layer, levels.choose(counts[None]), densities, levels.choose(values)))
     own = np.bincount(symbols.own + OWN_RANGE, minlength=2 * OWN_RANGE + 1) + 0.1
     return replace(model, own=levels.choose(own[None]), layers=tuple(layers))
 
 
-def _better_bias(
-    bias: tuple[int, ...], passed: _Passed, z: Floats, argmax: Ints, weights: NDArray[np.float64]
-) -> tuple[int, ...]:
-    """A Newton step on the divergence after the layer, each group of ranks by itself."""
-    slope, curve = np.zeros(GROUPS), np.full(GROUPS, 1e-9)
-    groups = passed.groups.copy()
-    groups[np.arange(len(z)), argmax] = GROUPS
-    for temperature, weight in zip(TEMPERATURES, weights, strict=True):
-        wanted, now = (corrections.softmax(x, temperature) for x in (z, passed.after))
-        for group in range(GROUPS):
-            inside = groups == group
-            held, right = (now * inside).sum(axis=1), (wanted * inside).sum(axis=1)
-            slope[group] += weight / temperature * (held - right).mean()
-            curve[group] += weight / temperature**2 * (held * (1 - held)).mean()
-    moved = np.array(bias) + 32 * np.clip(-0.7 * slope / curve, -1, 1)
-    return tuple(np.clip(np.rint(moved), -127, 127).astype(int).tolist())
-
-
 def _fit_size(state: _State, z: Floats, classes: Ints, argmax: Ints, budget: float) -> bytes:
     """Encode all labels at a price at which they just fit; the smallest stream found if they never do."""
-    limit = budget * len(z)
+    limit, tried = budget * len(z), list[tuple[float, float]]()
     best = b""
     for _ in range(_MISSES):
         symbols, _, _ = _search(state, z, classes, argmax, trace=False)
-        data = ranked_head.write(_tables_of(state.model, symbols), symbols)
+        data = ranked_head.write(fitting.suited(state.model, symbols), symbols)
         if not best or len(best) > limit > len(data) or len(best) < len(data) <= limit or len(data) < len(best) > limit:
             best = data
         bare = not any(len(layer.ranks) for layer in symbols.layers)
         if bare or (len(data) > limit >= len(best)) or 0.985 * limit < len(data) <= limit:
             break
-        state.price *= float(np.clip(len(data) / (0.995 * limit), 0.5, 4) ** (1.1 / _RATE_EXPONENT))
+        tried.append((state.price, len(data)))
+        state.price = _next_price(tried, 0.993 * limit)
     return best
+
+
+def _next_price(tried: list[tuple[float, float]], wanted: float) -> float:
+    """The price at which the size should be `wanted`, from the (price, size) that were tried: sizes fall with a power
+    of the price, which the last two tell once there are two."""
+    (price, size), power = tried[-1], -_RATE_EXPONENT
+    if len(tried) > 1:
+        before, size_before = tried[-2]
+        change = np.log(price / before)
+        if abs(change) > 1e-3:
+            power = float(np.clip(np.log(size / size_before) / change, -1.5, -0.2))
+    return price * float(np.clip((size / wanted) ** (-1 / power), 0.1, 10))
 
 
 def _search(
@@ -266,7 +280,7 @@ def _search(
     predictions after each layer."""
     model, width = state.model, z.shape[1]
     relatives = Relatives(model.statistics)
-    costs = [_costs(item) for item in model.layers]
+    costs = [fitting.costs(item) for item in model.layers]
     own_bits = levels.bits(model.own)[0].astype(np.float32).clip(max=14)
     numbers = model.parameters
     offered = ((numbers.centre + np.arange(-OWN_RANGE, OWN_RANGE + 1) * numbers.own_step) / 16).astype(np.float32)
@@ -343,31 +357,8 @@ def _search_of(state: _State, item: LayerModel, number: int, width: int) -> Sear
     price = state.price if last else max(state.price * 12, 0.05)
     likely = np.count_nonzero(item.counts < 12)
     candidates = int(np.clip(48 + 6 * likely, 1, 320)) if last else 96
-    return Search(price, state.weights, item.layer.step / 16, item.layer.spread / 64, min(candidates, width - 1))
-
-
-def _costs(item: LayerModel) -> Costs:
-    """Bits of corrections under a layer's tables, finite everywhere."""
-    value_bits = levels.bits(item.values)
-    largest = value_bits.shape[1] // 2
-    values = np.insert(value_bits, largest, 0, axis=1).clip(max=14)
-    counts = levels.bits(item.counts)[0].clip(max=14)
-    return Costs(_zone_bits(item), values.astype(np.float32), np.append(counts, 60).astype(np.float32))
-
-
-def _zone_bits(item: LayerModel) -> Floats:
-    """Bits of one more position in each zone, from the densities: log2((1 - p) / p)."""
-    mean = float((2.0 ** -levels.bits(item.counts)[0] * np.arange(item.counts.shape[1])).sum())
-    expected = np.zeros(len(item.densities))
-    left = mean
-    for zone in reversed(range(1, len(expected))):
-        before = 1 << (zone - 1)
-        odds = 2.0 ** (-int(item.densities[zone]) / 2)
-        expected[zone] = left * odds / (1 + odds) / before
-        left -= left * odds / (1 + odds)
-    expected[0] = left
-    expected = np.clip(expected, 1e-5, 0.95)
-    return np.log2((1 - expected) / expected).astype(np.float32)
+    moves = 4 if number and last else 1
+    return Search(price, state.weights, item.layer.step / 16, item.layer.spread / 64, min(candidates, width - 1), moves)
 
 
 def _places(model: Model, classes: Ints, argmax: Ints) -> Ints:
@@ -384,46 +375,9 @@ def _places(model: Model, classes: Ints, argmax: Ints) -> Ints:
     return places
 
 
-def _tables_of(model: Model, symbols: Symbols) -> Model:
-    """The model with the tables that suit these symbols best."""
-    places = np.bincount(positions.zone_of(symbols.places), minlength=model.places.shape[1])
-    own = np.bincount(symbols.own + OWN_RANGE, minlength=2 * OWN_RANGE + 1)
-    layers = [
-        _layer_tables(item, found, model.statistics.width - 1)
-        for item, found in zip(model.layers, symbols.layers, strict=True)
-    ]
-    return replace(model, places=levels.choose(places[None]), own=levels.choose(own[None]), layers=tuple(layers))
-
-
-def _layer_tables(item: LayerModel, found: Corrections, size: int) -> LayerModel:
-    table = _value_counts(found, max(1, int(np.abs(found.values).max(initial=1))), size + 1)
-    counts = np.bincount(found.counts, minlength=2)
-    return LayerModel(item.layer, levels.choose(counts[None]), _densities(found.ranks, size), levels.choose(table))
-
-
-def _value_counts(found: Corrections, largest: int, width: int) -> NDArray[np.float64]:
-    """How often each value occurs in each group of ranks, [groups, 2 * largest]."""
-    table = np.zeros((ranked_head.groups(width), 2 * largest))
-    np.add.at(table, (group_of(found.ranks), found.values + largest - (found.values > 0)), 1)
-    return table
-
-
-def _densities(ranks: Ints, size: int) -> NDArray[np.uint8]:
-    """Level of every zone: how rarely its ranks are corrected, relative to all ranks before it."""
-    totals = np.bincount(positions.zone_of(ranks), minlength=ranked_head.zones(size)).astype(np.float64)
-    result = np.zeros(len(totals), np.uint8)
-    for zone in range(1, len(totals)):
-        before = 1 << (zone - 1)
-        length = min(before, size - before)
-        density = (totals[zone] + 0.01) / length
-        earlier = (totals[:zone].sum() + 0.02) / before
-        result[zone] = int(np.clip(round(2 * np.log2(earlier / density)), 0, levels.NEVER - 1))
-    return result
-
-
 def _empty(width: int) -> bytes:
     """The stream of no labels."""
     nothing = np.zeros(0, np.int64)
-    places, own = (levels.choose(np.zeros((1, size))) for size in (ranked_head.zones(width), 2 * OWN_RANGE + 1))
-    model = Model(ranked_head.NONE, statistics.none(width), Parameters(0, 0, 0, 0, 1), places, own, ())
+    places, own = (levels.choose(np.zeros((1, size))) for size in (stream.zones(width), 2 * OWN_RANGE + 1))
+    model = Model(stream.NONE, statistics.none(width), Parameters(0, 0, 0, 0, 1), places, own, ())
     return ranked_head.write(model, Symbols(nothing, nothing, []))

@@ -6,93 +6,34 @@ statistics of the teacher in exact integers, so no class index and no list of in
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from d3codec.entropy import Reader, Tables, Writer, frequencies
-from d3codec.errors import SectionError
-from d3codec.labels import levels, positions, statistics
+from d3codec.labels import levels, positions
 from d3codec.labels.positions import Ints
-from d3codec.labels.prediction import GROUPS, Layer, Parameters, Prediction, group_of, neighbours
-from d3codec.labels.statistics import UNITS_A_NAT, Statistics
+from d3codec.labels.prediction import Prediction, group_of, neighbours
+from d3codec.labels.statistics import UNITS_A_NAT
+from d3codec.labels.stream import (
+    BLOCK,
+    FIELD,
+    OWN_RANGE,
+    Corrections,
+    LayerModel,
+    Model,
+    Symbols,
+    damaged,
+    lanes,
+    pack_head,
+    read_index,
+    unpack_head,
+    zones,
+)
 
-BLOCK = 1024
-"""Labels that are coded, and can be decoded, together."""
-
-_LABELS_A_LANE = 64
-
-MAX_LAYERS = 3
-MAX_COUNT = 127
-"""Largest number of corrections of a layer."""
-MAX_VALUE = 31
-OWN_RANGE = 16
-"""The argmax's logit is at most so many steps from the centre."""
-MAX_WIDTH = 1 << 20
-
-NONE, IN_FILE, SHIPPED = 0, 1, 2
-"""Where the statistics are."""
-
-_BATCH_VALUES = 1 << 20  # logits that are rebuilt at once
+_BATCH_VALUES = 1 << 18  # logits that are rebuilt at once
 _WORKERS = 2
-_HEAD = struct.Struct("<BBBHBhB")  # source, layers, mean scale, pull, class pull, centre, own step
-_LAYER = struct.Struct(f"<BBBB{GROUPS}b")  # step, spread, largest count, largest value, biases
-_FIELD = "lab"
-
-
-@dataclass(frozen=True)
-class LayerModel:
-    """A layer with the levels of its tables: counts [1, most + 1], densities of zones [zones], values
-    [groups, 2 * largest] (-largest .. -1, 1 .. largest)."""
-
-    layer: Layer
-    counts: NDArray[np.uint8]
-    densities: NDArray[np.uint8]
-    values: NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Model:
-    """All that is common to the labels of an archive."""
-
-    source: int
-    statistics: Statistics
-    parameters: Parameters
-    places: NDArray[np.uint8]  # zones of the argmax's place among the neighbours, [1, zones]
-    own: NDArray[np.uint8]  # [1, 33]
-    layers: tuple[LayerModel, ...]
-
-
-class Corrections(NamedTuple):
-    """Of one layer: how many each label has, int64 [N]; their ranks and values, in order of label and rank, [M]."""
-
-    counts: Ints
-    ranks: Ints
-    values: Ints
-
-
-class Symbols(NamedTuple):
-    """What is coded of N labels: place of the argmax among the class's neighbours, its logit in steps from the centre,
-    and the layers."""
-
-    places: Ints
-    own: Ints
-    layers: list[Corrections]
-
-
-def groups(width: int) -> int:
-    """Number of groups of ranks that labels of a width have."""
-    return int(group_of(np.array([max(width - 2, 0)]))[0]) + 1
-
-
-def zones(size: int) -> int:
-    """Number of zones of an order of `size` ranks."""
-    return 1 + max(size - 1, 0).bit_length()
 
 
 def decode(data: bytes, classes: NDArray[np.integer], width: int, rows: slice | None = None) -> NDArray[np.float32]:
@@ -101,10 +42,10 @@ def decode(data: bytes, classes: NDArray[np.integer], width: int, rows: slice | 
     `classes`: int [N], column of every label's class, of all labels whatever rows are wanted. Raises SectionError
     (`E_SECTION_VALUE`) for damage and for a stream of other labels.
     """
-    model, count, place = _unpack_head(data, width, len(classes))
-    lengths, place = _read_index(data, place, count)
+    model, count, place = unpack_head(data, width, len(classes))
+    lengths, place = read_index(data, place, count)
     if place + int(lengths.sum()) != len(data):
-        raise _damaged("has blocks of another length than it states")
+        raise damaged("has blocks of another length than it states")
     start, stop, _ = (rows or slice(None)).indices(count)
     if start >= stop:
         return np.empty((0, width), np.float32)
@@ -118,14 +59,14 @@ def decode(data: bytes, classes: NDArray[np.integer], width: int, rows: slice | 
 
 def stated(data: bytes) -> tuple[int, int, int]:
     """Number of labels, width and source of the statistics that a stream states. Raises SectionError as `decode`."""
-    model, count, _ = _unpack_head(data, None, None)
+    model, count, _ = unpack_head(data, None, None)
     return count, model.statistics.width, model.source
 
 
 def side_bytes(data: bytes) -> int:
     """Bytes of a stream that belong to no label: head, tables, statistics, lengths of blocks. SectionError as above."""
-    _, count, place = _unpack_head(data, None, None)
-    return _read_index(data, place, count)[1]
+    _, count, place = unpack_head(data, None, None)
+    return read_index(data, place, count)[1]
 
 
 def write(model: Model, symbols: Symbols) -> bytes:
@@ -143,7 +84,7 @@ def write(model: Model, symbols: Symbols) -> bytes:
     _walk(put, model, count, symbols)
     streams = writer.finish()
     index = b"".join((len(stream) // 2).to_bytes(3, "little") for stream in streams)
-    return b"".join([_pack_head(model, count), index, *streams])
+    return b"".join([pack_head(model, count), index, *streams])
 
 
 def rebuild(model: Model, symbols: Symbols, classes: Ints, start: int, stop: int) -> NDArray[np.float32]:
@@ -211,7 +152,7 @@ def _walk_layer(
         levels.tables(model.counts), np.zeros(count, np.int64), everyone, None if known is None else known.counts
     )
     flat = None if known is None else np.repeat(everyone, known.counts) * size + known.ranks
-    flat = positions.code(coder, counts, size, model.densities, flat)
+    flat = positions.code(coder, counts, size, model.densities, model.counts.shape[1] - 1, flat)
     labels, ranks = flat // max(size, 1), flat % max(size, 1)
     largest = model.values.shape[1] // 2
     symbols = None if known is None else known.values + largest - (known.values > 0)
@@ -222,7 +163,7 @@ def _walk_layer(
 
 def _read(model: Model, streams: list[bytes], count: int, lanes: int) -> Symbols:
     """Symbols of `count` labels from the streams of their blocks."""
-    reader = Reader(streams, lanes, field=_FIELD)
+    reader = Reader(streams, lanes, field=FIELD)
     block_of = np.arange(count) // BLOCK
 
     def take(tables: Tables, rows: Ints, labels: Ints, known: Ints | None) -> Ints:
@@ -232,127 +173,3 @@ def _read(model: Model, streams: list[bytes], count: int, lanes: int) -> Symbols
     symbols = _walk(take, model, count, None)
     reader.finish()
     return symbols
-
-
-def lanes(count: int) -> int:
-    """Lanes of every block of an archive of `count` labels."""
-    return max(1, min(BLOCK, count) // _LABELS_A_LANE)
-
-
-def _table_shapes(width: int, layers: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Shapes of all tables of levels, in order; `layers`: largest count and value of each."""
-    yield 1, zones(width)
-    yield 1, 2 * OWN_RANGE + 1
-    for most, largest in layers:
-        yield 1, most + 1
-        yield 1, zones(width - 1)
-        yield groups(width), 2 * largest
-
-
-def _pack_head(model: Model, count: int) -> bytes:
-    numbers, width = model.parameters, model.statistics.width
-    head = _HEAD.pack(
-        model.source,
-        len(model.layers),
-        numbers.mean_scale,
-        numbers.pull,
-        numbers.class_pull,
-        numbers.centre,
-        numbers.own_step,
-    )
-    head += _leb128(width) + _leb128(count)
-    tables = [model.places, model.own]
-    for item in model.layers:
-        most, largest = item.counts.shape[1] - 1, item.values.shape[1] // 2
-        head += _LAYER.pack(item.layer.step, item.layer.spread, most, largest, *item.layer.bias)
-        tables += [item.counts, item.densities, item.values]
-    head += b"".join(levels.pack(table) for table in tables)
-    return head + (statistics.pack(model.statistics) if model.source == IN_FILE else b"")
-
-
-def _unpack_head(data: bytes, width: int | None, count: int | None) -> tuple[Model, int, int]:
-    """Model, number of labels and length of the head. `width`, `count`: what they must be, or None."""
-    reader = _Bytes(data)
-    source, depth, mean_scale, pull, class_pull, centre, own_step = reader.struct(_HEAD)
-    stated_width, stated_count = reader.leb128(), reader.leb128()
-    for name, found, expected in (("labels", stated_count, count), ("logits a label", stated_width, width)):
-        if expected is not None and found != expected:
-            raise _damaged(f"states another number of {name}", found, expected)
-    if source > SHIPPED or depth > MAX_LAYERS or not 1 <= stated_width <= MAX_WIDTH or not own_step:
-        raise _damaged("has a head of impossible numbers")
-    layers, shapes = [], []
-    for _ in range(depth):
-        step, spread, most, largest, *bias = reader.struct(_LAYER)
-        if not step or not 1 <= most <= min(MAX_COUNT, stated_width - 1) or not 1 <= largest <= MAX_VALUE:
-            raise _damaged("has a layer of impossible numbers")
-        layers.append(Layer(step, spread, tuple(bias)))
-        shapes.append((most, largest))
-    tables = [
-        levels.unpack(reader.take(levels.packed_bytes(*shape)), *shape) for shape in _table_shapes(stated_width, shapes)
-    ]
-    known = statistics.none(stated_width)
-    if source == IN_FILE:
-        known, used = statistics.unpack(data[reader.place :])
-        reader.take(used)
-    elif source == SHIPPED:
-        known = statistics.shipped()
-    if known.width != stated_width:
-        raise _damaged("has statistics of another width", known.width, stated_width)
-    models = tuple(
-        LayerModel(layer, tables[2 + 3 * number], tables[3 + 3 * number][0], tables[4 + 3 * number])
-        for number, layer in enumerate(layers)
-    )
-    parameters = Parameters(mean_scale, pull, class_pull, centre, own_step)
-    return Model(source, known, parameters, tables[0], tables[1], models), stated_count, reader.place
-
-
-def _leb128(value: int) -> bytes:
-    found = bytearray()
-    while value > 127:
-        found.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*found, value])
-
-
-def _read_index(data: bytes, place: int, count: int) -> tuple[NDArray[np.int64], int]:
-    """Lengths of the blocks in bytes, and where the first begins. They fill the stream."""
-    blocks = -(-count // BLOCK)
-    if len(data) - place < 3 * blocks:  # before anything of that size is made
-        raise _damaged("ends inside its head")
-    index = np.frombuffer(data, np.uint8, 3 * blocks, place).reshape(blocks, 3).astype(np.int64)
-    lengths = 2 * (index @ np.array([1, 1 << 8, 1 << 16]))
-    return lengths, place + 3 * blocks
-
-
-class _Bytes:
-    """Bytes of a head, taken from front to back."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data, self.place = data, 0
-
-    def take(self, length: int) -> bytes:
-        if self.place + length > len(self._data):
-            raise _damaged("ends inside its head")
-        self.place += length
-        return self._data[self.place - length : self.place]
-
-    def leb128(self) -> int:
-        value = shift = 0
-        while True:
-            (byte,) = self.take(1)
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                break
-            if shift > 42:
-                raise _damaged("has a number of more than seven bytes")
-        if not byte and shift > 7:
-            raise _damaged("has a number that is not in its shortest form")
-        return value
-
-    def struct(self, layout: struct.Struct) -> tuple[int, ...]:
-        return layout.unpack(self.take(layout.size))
-
-
-def _damaged(what: str, found: object = None, expected: object = None) -> SectionError:
-    return SectionError("E_SECTION_VALUE", what, field=_FIELD, found=found, expected=expected)

@@ -26,7 +26,7 @@ _HEAD = struct.Struct("<IBHH")  # width, axes, noise, bytes of the stream
 _MEAN_UNIT = UNITS_A_NAT // 8
 _MEAN_RANGE, _ROW_RANGE = 31, 31  # largest values
 _AXES_A_TABLE = 8
-_LANES = 8
+_FEW_LANES, _LANES, _MANY = 8, 64, 1 << 16  # lanes of fewer values than that, and of more
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def pack(statistics: Statistics) -> bytes:
     """Statistics to bytes."""
     values, groups = _planes(statistics.mean // _MEAN_UNIT, statistics.rows)
     tables = [levels.choose(np.bincount(v + r, minlength=2 * r + 1)[None]) for v, r in zip(values, groups, strict=True)]
-    writer = Writer(1, _LANES)
+    writer = Writer(1, _lanes(statistics.rows.size))
     for plane, size, table in zip(values, groups, tables, strict=True):
         writer.put(plane + size, levels.tables(table), 0, [len(plane)])
     (stream,) = writer.finish()
@@ -122,7 +122,7 @@ def unpack(data: bytes) -> tuple[Statistics, int]:
     # A stream of n bytes cannot say much of more than 2^16 n values: no work for a length that nothing backs.
     if not width or not noise or len(data) < ends + length or width * (axes + 1) > length << 8:
         raise SectionError("E_SECTION_VALUE", "has statistics that do not fit their head", field="lab")
-    reader = Reader([data[ends : ends + length]], _LANES, field="lab")
+    reader = Reader([data[ends : ends + length]], _lanes(width * axes), field="lab")
     values = []
     for size, count in zip(sizes, counts, strict=True):
         packed = levels.packed_bytes(1, 2 * size + 1)
@@ -132,6 +132,10 @@ def unpack(data: bytes) -> tuple[Statistics, int]:
     reader.finish()
     rows = np.concatenate([plane.reshape(-1, width) for plane in values[1:]]).T if axes else np.zeros((width, 0))
     return Statistics(values[0] * _MEAN_UNIT, np.ascontiguousarray(rows, np.int64), noise), ends + length
+
+
+def _lanes(values: int) -> int:
+    return _FEW_LANES if values < _MANY else _LANES
 
 
 def _planes(mean: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[list[NDArray[np.int64]], list[int]]:

@@ -61,8 +61,8 @@ def encode(
     steps: int | None = None,
     resolution: int | None = None,
     cast: Literal["f16", "stored"] = "f16",
-    bits: float = 2,
-    entropy_coded: bool = False,
+    bits: float = 2.5,
+    fixed_width: bool = False,
     labels: Literal["hard", "int8", "fp16", "top-k", "ranked-head"] | None = None,
     label_step: int | None = None,
     label_bytes: float | None = None,
@@ -109,7 +109,7 @@ def encode(
         guidance: classifier-free guidance scale, 1 for none; steps: of the sampler, at most 1,000.
         resolution: side of a collage in pixels, a multiple of the grid times the autoencoder's factor.
         cast: dtype of the weights for identity and use; bits: a value of the learned embeddings, 1 to 8;
-            entropy_coded: code them, which takes fewer bytes for the same values and fractions of a bit.
+            fixed_width: codes of so many whole bits, instead of the entropy coder's, which loses less at equal bytes.
         labels: how the teacher's logits of every decoded patch are stored: `ranked-head` (a few bytes each), `top-k`
             (the largest, the rest shared evenly), `int8`, `fp16`; `hard` stores only the class. None: `int8` with a
             label_step, else `ranked-head`.
@@ -158,7 +158,7 @@ def encode(
         resolution=resolution,
         cast=cast,
         bits=bits,
-        entropy_coded=entropy_coded,
+        entropy_coded=not fixed_width,
         labels=labels or ("ranked-head" if label_step is None else "int8"),
         label_step=label_step,
         label_bytes=label_bytes,

@@ -189,7 +189,7 @@ def _check_numbers(options: Options) -> None:
         (
             "bits",
             1 <= options.bits <= limits.BITS and (options.entropy_coded or options.bits == int(options.bits)),
-            f"1 to {limits.BITS}, a whole number unless they are entropy-coded",
+            f"1 to {limits.BITS}, a whole number if they have a fixed width",
         ),
         ("noise_key", 0 <= options.noise_key <= limits.NOISE_KEY, "0 to 2^64 - 1"),
         ("crops", options.crops >= 1, "1 or more"),

@@ -215,7 +215,7 @@ def test_kinds_and_bytes_of_labels(images, teacher, tiny, tmp_path):
     out, common = tmp_path / "x.d3m", ["--generator", tiny.pipeline, "--teacher", teacher, "--ipc", "1", *FEW, "-q"]
     found = answer(
         *("encode", images, "-o", out, *common, "--labels", "top-k", "--label-bytes", "9"),
-        *("--bits", "2.5", "--entropy-coded"),
+        *("--bits", "2.5"),
     )
     assert (found["labels"], found["options"]["label_bytes"], found["options"]["bits"]) == ("top-k", 9.0, 2.5)
     (group,) = D3MFile.open(out).content.groups

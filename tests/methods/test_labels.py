@@ -106,7 +106,7 @@ def test_combinations_that_make_no_sense(tiny: SimpleNamespace, changes: dict[st
 
 def test_entropy_coded_embeddings(tiny: SimpleNamespace) -> None:
     output = tiny.folder / "coded.d3m"
-    report = encode(tiny.images, output, **tiny.options, bits=2.5, entropy_coded=True, work=tiny.folder / "coded-work")
+    report = encode(tiny.images, output, **tiny.options, bits=2.5, work=tiny.folder / "coded-work")
     file = D3MFile.open(output)
     conditioning = file.content.groups[0].conditioning
     assert (conditioning.coded, conditioning.bits) == (True, 3)

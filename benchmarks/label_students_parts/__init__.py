@@ -1,0 +1,1 @@
+"""Parts of `label_students.py`: codecs and views, data and teachers, students, picture."""
