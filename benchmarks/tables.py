@@ -159,6 +159,15 @@ def label_teacher() -> str:
     return "\n".join(lines)
 
 
+def imagenet_scale() -> str:
+    result = read("imagenet_scale")
+    lines = ["| dataset | bytes | labels | rest |", "|---|---:|---:|---:|"]
+    for row in result["beside"]:
+        cells = [f"{row[key]:,}" if isinstance(row.get(key), int) else "" for key in ("bytes", "labels", "rest")]
+        lines.append(f"| {row['name']}: {row['computed_from']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "demo": demo,
     "heldout": heldout,
@@ -169,6 +178,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "label_linear": label_linear,
     "label_speed": label_speed,
     "label_teacher": label_teacher,
+    "imagenet_scale": imagenet_scale,
 }
 
 

@@ -214,8 +214,7 @@ def test_every_option_reaches_the_encoder(images, teacher, tiny, tmp_path):
 def test_kinds_and_bytes_of_labels(images, teacher, tiny, tmp_path):
     out, common = tmp_path / "x.d3m", ["--generator", tiny.pipeline, "--teacher", teacher, "--ipc", "1", *FEW, "-q"]
     found = answer(
-        *("encode", images, "-o", out, *common, "--labels", "top-k", "--label-bytes", "9"),
-        *("--bits", "2.5"),
+        *("encode", images, "-o", out, *common, "--labels", "top-k", "--label-bytes", "9"), *("--bits", "2.5")
     )
     assert (found["labels"], found["options"]["label_bytes"], found["options"]["bits"]) == ("top-k", 9.0, 2.5)
     (group,) = D3MFile.open(out).content.groups
@@ -236,7 +235,7 @@ def test_kinds_and_bytes_of_labels(images, teacher, tiny, tmp_path):
         (["--generator", "no/such"], 4, "no/such"),
         (["--grid", "3"], 2, "resolution"),
         (["--bits", "9"], 2, "--bits"),
-        (["--bits", "2.5"], 2, "bits"),
+        (["--bits", "2.5", "--fixed-width"], 2, "bits"),
         (["--labels", "quantized"], 2, "--labels"),
         (["--labels", "int8", "--label-bytes", "3"], 2, "label_bytes"),
         (["--labels", "top-k", "--label-step", "3"], 2, "label_step"),

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import zstandard
 from click.testing import CliRunner
-from format.craft import Pieces
 
 import d3codec
 from d3codec.cli.main import main
@@ -32,20 +30,3 @@ def test_the_bundled_file_of_an_earlier_version_is_refused(version: str) -> None
     assert result.exit_code == 3
     assert version in result.output
     assert "0.3" in result.output
-
-
-def test_the_bundled_file_of_today_has_the_same_pixels_and_labels() -> None:
-    """It was rewritten, not encoded again: sections and promise are those of version 0.2."""
-    old = Pieces.of((HERE / "digits-0.2.d3m").read_bytes())
-    raw = [zstandard.decompress(stored) if codec else stored for codec, stored in old.parts]
-    today = D3MFile.open(ASSETS / "digits.d3m")
-    today.verify()
-    assert [today.section(part.section, part.group) for part in today.parts] == raw
-    wire = today.content.to_wire()
-    was = old.manifest["c"]
-    assert wire["p"] == was["p"]
-    assert wire["h"] == was["h"]
-    (group,), (before,) = wire["g"], was["g"]
-    assert group["c"].pop("e") is False
-    assert group["l"].pop("m") is None
-    assert group == before
