@@ -298,7 +298,7 @@ def _search(
             ranks = np.empty(orders.shape, np.int64)
             np.put_along_axis(ranks, orders, np.broadcast_to(np.arange(width), orders.shape), 1)
             zones, groups = positions.zone_of(ranks), group_of(ranks)
-            zones[rows, best] = 0
+            zones[rows, best] = groups[rows, best] = 0  # in no table
             biased = prediction.values().astype(np.float32) * np.float32(1 / UNITS_A_NAT)
             biased += (np.array(item.layer.bias, np.float32) / 32)[groups]
             biased[rows, best] = offered[own]

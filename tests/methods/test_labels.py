@@ -94,7 +94,7 @@ def test_ranked_head_is_the_default(tiny: SimpleNamespace) -> None:
         ({"labels": "top-k", "label_bytes": 0}, "label_bytes"),
         ({"labels": "top-k", "label_bytes": float("nan")}, "label_bytes"),
         ({"labels": "top-k", "label_bytes": 3.9}, "label_bytes"),
-        ({"bits": 2.5}, "bits"),
+        ({"bits": 2.5, "fixed_width": True}, "bits"),
     ],
 )
 def test_combinations_that_make_no_sense(tiny: SimpleNamespace, changes: dict[str, Any], field: str) -> None:
