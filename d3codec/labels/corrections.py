@@ -18,6 +18,7 @@ Floats = NDArray[np.float32]
 TEMPERATURES = (1.0, 4.0, 20.0)
 _NEVER = np.float32(1e9)
 _LEAST = np.float32(1e-7)  # gain of a correction
+_FAR = np.float32(80)  # exponents stay below it
 _MATRIX_WIDTH = 2048  # up to this all relatives of all classes are held as one matrix
 
 
@@ -126,7 +127,7 @@ def choose(
                 TEMPERATURES, search.weights, wanted_targets, probabilities, strict=True
             ):
                 scaled = change * np.float32(1 / temperature)
-                grown = np.log1p(np.maximum(p * np.expm1(scaled), np.float32(-0.999)))
+                grown = np.log1p(np.maximum(p * np.expm1(np.minimum(scaled, _FAR)), np.float32(-0.999)))
                 gain += np.float32(weight) * (grown - target[active] * scaled)
             better = (gain < best) & (new != old) & ~blocked
             best[better], best_new[better] = gain[better], new[better]

@@ -23,6 +23,7 @@ GROUPS = 7
 SIXTEENTH = UNITS_A_NAT // 16
 _LIFT = UNITS_A_NAT // 64  # of the argmax above all other logits
 _EXACT = (1 << 24) - 1  # float32 holds all integers up to this
+_MOVES = 1 << 19  # numbers of corrections times axes that are held at once
 
 
 def group_of(ranks: Ints) -> Ints:
@@ -87,10 +88,13 @@ class Prediction:
         spreads = (amounts * layer.spread) >> 6
         own_share = (spreads * self._statistics.shares[corrected] * self._statistics.lengths[corrected]) >> 24
         self._added[labels, corrected] += (amounts - own_share).astype(np.int32)
-        if len(labels) and self._statistics.rows.shape[1]:
-            first = np.flatnonzero(np.diff(labels, prepend=-1))
-            moves = spreads[:, None] * self._statistics.weighted_rows[corrected]
-            self._factors[labels[first]] += np.add.reduceat(moves, first, axis=0)
+        axes = self._statistics.rows.shape[1]
+        size = max(1, _MOVES // max(axes, 1))
+        for first in range(0, len(labels) if axes else 0, size):  # in parts, which are added up: integers
+            part = slice(first, first + size)
+            starts = np.flatnonzero(np.diff(labels[part], prepend=-1))
+            moves = spreads[part, None] * self._statistics.weighted_rows[corrected[part]]
+            self._factors[labels[part][starts]] += np.add.reduceat(moves, starts, axis=0)
 
     def orders(self) -> NDArray[np.int64]:
         """Classes by falling prediction, equal ones by number, the argmax last: [n, width]. Before the first layer it

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +24,7 @@ _BATCH_VALUES = 1 << 19  # logits that are searched at once
 _WORKERS = 2
 _ROUNDS = 6
 _MISSES = 6  # whole encodes that may miss the size
+_FARTHEST = 2000  # nat of a logit from the mean of its row, within what a stream can hold
 _ONE_LAYER_WIDTH = 64  # below it one layer does, in finer steps
 _RATE_EXPONENT = 0.75  # bytes fall about with this power of the price
 _EMPHASIS = np.array([1.8, 0.6, 0.6])  # of the divergences at TEMPERATURES, each relative to that of top-k labels
@@ -57,13 +58,17 @@ def encode(logits: ArrayLike, classes: ArrayLike, bytes_per_label: float, source
     `source`: where the statistics are: none, in the file, shipped with the package (1,000 classes only), or whichever
     of these serves best. Raises ValueError as `encode_logits`.
     """
+    if not 0 < bytes_per_label < float("inf"):
+        raise ValueError(f"{bytes_per_label} bytes a label are no size")
+    if source not in get_args(Source):
+        raise ValueError(f"no statistics {source!r}: {', '.join(get_args(Source))}")
     z, columns = _checked(logits, classes)
     count, width = z.shape
     if source == "shipped" and width != statistics.shipped().width:
         raise ValueError(f"the shipped statistics are of {statistics.shipped().width} classes, not {width}")
     if not count:
         return _empty(width)
-    argmax = z.argmax(axis=1).astype(np.int64)
+    argmax = np.asarray(logits).argmax(axis=1).astype(np.int64)  # before rounding can make logits equal
     sample = np.random.default_rng(0).permutation(count)[:_SAMPLE]
     sample.sort()
     tried = z[sample], columns[sample], argmax[sample]
@@ -103,7 +108,8 @@ def encode(logits: ArrayLike, classes: ArrayLike, bytes_per_label: float, source
 
 def _checked(logits: ArrayLike, classes: ArrayLike) -> tuple[Floats, Ints]:
     """Logits with rows of mean 0, and columns."""
-    z = np.array(logits, np.float32)
+    with np.errstate(over="ignore"):
+        z = np.array(logits, np.float32)
     if z.ndim != 2 or not z.shape[1]:
         raise ValueError(f"logits are [N, width] with a width of at least 1, not {list(z.shape)}")
     columns = np.asarray(classes)
@@ -113,13 +119,19 @@ def _checked(logits: ArrayLike, classes: ArrayLike) -> tuple[Floats, Ints]:
     outside = (columns < 0) | (columns >= z.shape[1])
     for what, wrong in (
         ("logits that are not finite", ~np.isfinite(z).all(axis=1)),
-        ("one logit for all classes, a constant row", (z.min(axis=1) == z.max(axis=1)) & (z.shape[1] > 1)),
+        ("one logit for all classes, a constant row", np.asarray(z.min(axis=1) == z.max(axis=1)) & (z.shape[1] > 1)),
         (f"a class outside the {z.shape[1]} columns", outside),
     ):
-        if wrong.any():
-            raise ValueError(f"row {int(wrong.argmax())}: {what}")
+        _refuse(np.asarray(wrong), what)
     z -= z.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
+    far = np.maximum(z.max(axis=1, initial=0), -z.min(axis=1, initial=0)) > _FARTHEST
+    _refuse(far, f"a logit more than {_FARTHEST} nat from the mean of its row")
     return z, columns
+
+
+def _refuse(wrong: NDArray[np.bool_], what: str) -> None:
+    if wrong.any():
+        raise ValueError(f"row {int(wrong.argmax())}: {what}")
 
 
 def _sources(z: Floats, argmax: Ints, classes: Ints, budget: float, source: Source) -> Iterable[tuple[int, Statistics]]:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from d3codec.entropy import Reader, Tables, Writer, frequencies
+from d3codec.entropy import TOTAL, Reader, Tables, Writer, frequencies
 from d3codec.labels import levels, positions
 from d3codec.labels.positions import Ints
 from d3codec.labels.prediction import Prediction, group_of, neighbours
@@ -40,12 +40,17 @@ def decode(data: bytes, classes: NDArray[np.integer], width: int, rows: slice | 
     """Logits of a stream, float32 [N, width] in nat; with `rows` those alone, reading no more blocks than they touch.
 
     `classes`: int [N], column of every label's class, of all labels whatever rows are wanted. Raises SectionError
-    (`E_SECTION_VALUE`) for damage and for a stream of other labels.
+    (`E_SECTION_VALUE`) for damage and for a stream of other labels, ValueError for a class that is no column.
     """
     model, count, place = unpack_head(data, width, len(classes))
     lengths, place = read_index(data, place, count)
     if place + int(lengths.sum()) != len(data):
         raise damaged("has blocks of another length than it states")
+    columns = np.asarray(classes).astype(np.int64)
+    outside = (columns < 0) | (columns >= width)
+    if outside.any():
+        row = int(outside.argmax())
+        raise ValueError(f"row {row}: class {columns[row]} of labels of {width} columns")
     start, stop, _ = (rows or slice(None)).indices(count)
     if start >= stop:
         return np.empty((0, width), np.float32)
@@ -54,7 +59,7 @@ def decode(data: bytes, classes: NDArray[np.integer], width: int, rows: slice | 
     streams = [data[end - length : end] for end, length in zip(ends[first:last], lengths[first:last], strict=True)]
     begin, end = first * BLOCK, min(last * BLOCK, count)
     symbols = _read(model, streams, end - begin, lanes(count))
-    return rebuild(model, symbols, np.asarray(classes[begin:end], np.int64), start - begin, stop - begin)
+    return rebuild(model, symbols, columns[begin:end], start - begin, stop - begin)
 
 
 def stated(data: bytes) -> tuple[int, int, int]:
@@ -133,15 +138,27 @@ def _walk(coder: positions.Coder, model: Model, count: int, known: Symbols | Non
     for number in range(2, zones(width)):
         labels = np.flatnonzero(zone == number)
         first = 1 << (number - 1)
-        even = Tables(frequencies(np.ones((1, min(first, width - first)), np.int64)))
-        offset = coder(even, zero[labels], labels, None if known is None else known.places[labels] - first)
-        places[labels] = first + offset
+        offset = None if known is None else known.places[labels] - first
+        places[labels] = first + _walk_even(coder, labels, min(first, width - first), offset)
     own = coder(levels.tables(model.own), zero, everyone, None if known is None else known.own + OWN_RANGE) - OWN_RANGE
     layers = []
     for number, item in enumerate(model.layers):
         layer = None if known is None else known.layers[number]
         layers.append(_walk_layer(coder, item, count, width - 1, layer))
     return Symbols(places, own, layers)
+
+
+def _walk_even(coder: positions.Coder, labels: Ints, size: int, known: Ints | None) -> Ints:
+    """One of `size` equally likely numbers a label, in two steps where there are more than a table can hold."""
+    high = np.zeros(len(labels), np.int64)
+    lengths = np.diff(np.append(np.arange(0, size, TOTAL), size))  # of runs of at most 4,096 numbers
+    if len(lengths) > 1:
+        runs = Tables(frequencies(lengths[None]))
+        high = coder(runs, high, labels, None if known is None else known // TOTAL)
+    weights = (np.arange(lengths[0])[None] < np.unique(lengths)[:, None]).astype(np.int64)
+    kind = np.searchsorted(np.unique(lengths), lengths)[high]
+    low = coder(Tables(frequencies(weights)), kind, labels, None if known is None else known % TOTAL)
+    return high * TOTAL + low
 
 
 def _walk_layer(

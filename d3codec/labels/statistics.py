@@ -26,6 +26,7 @@ _HEAD = struct.Struct("<IBHH")  # width, axes, noise, bytes of the stream
 _MEAN_UNIT = UNITS_A_NAT // 8
 _MEAN_RANGE, _ROW_RANGE = 31, 31  # largest values
 _AXES_A_TABLE = 8
+_MOST_VALUES = 1 << 20  # that statistics may have, since certain ones cost no bytes
 _FEW_LANES, _LANES, _MANY = 8, 64, 1 << 16  # lanes of fewer values than that, and of more
 
 
@@ -97,6 +98,8 @@ def fit(logits: ArrayLike, axes: int, step: float) -> Statistics:
 
 def pack(statistics: Statistics) -> bytes:
     """Statistics to bytes."""
+    if statistics.mean.size + statistics.rows.size > _MOST_VALUES:
+        raise ValueError(f"statistics of more than {_MOST_VALUES:,} values: take fewer axes")
     values, groups = _planes(statistics.mean // _MEAN_UNIT, statistics.rows)
     tables = [levels.choose(np.bincount(v + r, minlength=2 * r + 1)[None]) for v, r in zip(values, groups, strict=True)]
     writer = Writer(1, _lanes(statistics.rows.size))
@@ -119,8 +122,7 @@ def unpack(data: bytes) -> tuple[Statistics, int]:
     sizes = [_MEAN_RANGE] + [_ROW_RANGE] * -(-axes // _AXES_A_TABLE)
     counts = [width] + [width * min(_AXES_A_TABLE, axes - first) for first in range(0, axes, _AXES_A_TABLE)]
     ends = place + sum(levels.packed_bytes(1, 2 * size + 1) for size in sizes)
-    # A stream of n bytes cannot say much of more than 2^16 n values: no work for a length that nothing backs.
-    if not width or not noise or len(data) < ends + length or width * (axes + 1) > length << 8:
+    if not width or not noise or len(data) < ends + length or width * (axes + 1) > _MOST_VALUES:
         raise SectionError("E_SECTION_VALUE", "has statistics that do not fit their head", field="lab")
     reader = Reader([data[ends : ends + length]], _lanes(width * axes), field="lab")
     values = []
