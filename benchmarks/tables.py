@@ -149,16 +149,6 @@ def label_speed() -> str:
     return "\n".join(lines)
 
 
-def label_teacher() -> str:
-    lines = ["| teacher | bytes | statistics | against top-10 | against top-50 |", "|---|---:|---|---|---|"]
-    for made in read("labels_teacher")["teachers"]:
-        for row in made["rows"]:
-            source = "shipped" if row["shipped"] else "in the file" if row["side"] > 2000 else "none"
-            ratios = [_ratios(row[f"ratio to top-{k}"]) for k in (10, 50)]
-            lines.append(f"| {made['teacher']} | {row['bytes a label']:.2f} | {source} | {' | '.join(ratios)} |")
-    return "\n".join(lines)
-
-
 def imagenet_scale() -> str:
     result = read("imagenet_scale")
     lines = ["| dataset | bytes | labels | rest |", "|---|---:|---:|---:|"]
@@ -177,7 +167,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "label_rate": label_rate,
     "label_linear": label_linear,
     "label_speed": label_speed,
-    "label_teacher": label_teacher,
     "imagenet_scale": imagenet_scale,
 }
 

@@ -6,8 +6,6 @@ statistics of the teacher in exact integers, so no class index and no list of in
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,8 +30,7 @@ from d3codec.labels.stream import (
     zones,
 )
 
-_BATCH_VALUES = 1 << 18  # logits that are rebuilt at once
-_WORKERS = 2
+_BATCH_VALUES = 1 << 19  # logits that are rebuilt at once; products of matrices use several threads by themselves
 
 
 def decode(data: bytes, classes: NDArray[np.integer], width: int, rows: slice | None = None) -> NDArray[np.float32]:
@@ -99,7 +96,7 @@ def rebuild(model: Model, symbols: Symbols, classes: Ints, start: int, stop: int
     ends = [np.concatenate([[0], np.cumsum(layer.counts)]) for layer in symbols.layers]
     size = max(1, _BATCH_VALUES // width)
 
-    def one(first: int) -> None:
+    for first in range(start, stop, size):
         last = min(first + size, stop)
         batch = slice(first, last)
         argmax = argmax_of(model, classes[batch], symbols.places[batch])
@@ -110,10 +107,6 @@ def rebuild(model: Model, symbols: Symbols, classes: Ints, start: int, stop: int
             prediction.apply(item.layer, labels, layer.ranks[inside], layer.values[inside])
         logits = prediction.finish(symbols.own[batch])
         np.multiply(logits, np.float32(1 / UNITS_A_NAT), out=result[first - start : last - start])
-
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        for _ in pool.map(one, range(start, stop, size)):
-            pass
     return result
 
 

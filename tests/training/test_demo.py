@@ -69,6 +69,6 @@ def test_the_bundled_file_keeps_its_promises():
     dataset = load(FILE)
     assert dataset.bytes <= 1536
     assert dataset.file.head_bytes <= 600
-    assert (len(dataset.classes), dataset.images_per_class, dataset.labels.kind) == (10, 10, "int8")
+    assert (len(dataset.classes), dataset.images_per_class, dataset.labels.kind) == (10, 10, "ranked-head")
     labels = dataset.labels.logits().argmax(-1)
     assert (labels == dataset.labels.hard()[:, None]).mean() > 0.97
