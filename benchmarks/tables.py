@@ -149,6 +149,33 @@ def label_speed() -> str:
     return "\n".join(lines)
 
 
+def label_students() -> str:
+    lines = [
+        "| labels | bytes | S0, stored view | its view and T | S1, crops of collages |",
+        "|---|---:|---:|---|---:|",
+    ]
+    result = read("labels_students")
+    for dataset in result["datasets"]:
+        teacher = dataset["teacher"]["accuracy_percent"]
+        lines.append(f"| **{dataset['title']}**, {dataset['labels']:,} labels, teacher {teacher:.1f} % | | | | |")
+        rows = [row for row in result["rows"] if row["dataset"] == dataset["name"]]
+        for row in sorted(rows, key=lambda row: row["bytes_per_label"]):
+            cells = [f"{row[p]['accuracy_percent']:.1f} ± {row[p]['spread']:.1f}" for p in ("S0", "S1")]
+            view = f"{row['view']}, {row['temperature']}"
+            lines.append(f"| {row['row']} | {row['bytes_per_label']:,.1f} | {cells[0]} | {view} | {cells[1]} |")
+    return "\n".join(lines)
+
+
+def label_teacher() -> str:
+    lines = ["| teacher | bytes | statistics | against top-10 | against top-50 |", "|---|---:|---|---|---|"]
+    for made in read("labels_teacher")["teachers"]:
+        for row in made["rows"]:
+            source = "shipped" if row["shipped"] else "in the file" if row["side"] > 2000 else "none"
+            ratios = [_ratios(row[f"ratio to top-{k}"]) for k in (10, 50)]
+            lines.append(f"| {made['teacher']} | {row['bytes a label']:.2f} | {source} | {' | '.join(ratios)} |")
+    return "\n".join(lines)
+
+
 def imagenet_scale() -> str:
     result = read("imagenet_scale")
     lines = ["| dataset | bytes | labels | rest |", "|---|---:|---:|---:|"]
@@ -167,6 +194,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "label_rate": label_rate,
     "label_linear": label_linear,
     "label_speed": label_speed,
+    "label_students": label_students,
+    "label_teacher": label_teacher,
     "imagenet_scale": imagenet_scale,
 }
 
