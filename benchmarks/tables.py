@@ -17,7 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/determinism.md", "docs/labels.md")
+PAGES = ("README.md", "docs/determinism.md", "docs/labels.md", "docs/photographs.md")
 
 
 def read(name: str) -> dict[str, Any]:
@@ -176,6 +176,23 @@ def label_teacher() -> str:
     return "\n".join(lines)
 
 
+def photographs(protocol: str = "H", name: str = "photographs") -> str:
+    rows = [row for row in read(name)["rows"] if row["budget"] and row["protocol"] == protocol]
+    budgets = sorted({row["budget"] for row in rows})
+    lines = [f"| | {' | '.join(f'{budget / 1000:g} KB' for budget in budgets)} |", f"|---|{'---:|' * len(budgets)}"]
+    for title in dict.fromkeys(row["name"] for row in rows):
+        of = {row["budget"]: row for row in rows if row["name"] == title}
+        cells = [_accuracy(of[budget]) if budget in of else "" for budget in budgets]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _accuracy(row: dict[str, Any]) -> str:
+    spread = "" if row["spread"] is None else f" ± {row['spread']:.1f}"
+    best = f"**{row['accuracy_percent']:.1f}**" if row["role"] == "d3m" else f"{row['accuracy_percent']:.1f}"
+    return f"{best}{spread}<br>{row['images']:,} images"
+
+
 def imagenet_scale() -> str:
     result = read("imagenet_scale")
     lines = ["| dataset | bytes | labels | rest |", "|---|---:|---:|---:|"]
@@ -197,6 +214,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "label_students": label_students,
     "label_teacher": label_teacher,
     "imagenet_scale": imagenet_scale,
+    "photographs": photographs,
+    "photographs_soft": lambda: photographs("S1"),
 }
 
 

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from d3codec.decoder.budget import Budget, Work
 from d3codec.errors import FormatError, MissingExtraError, UsageError
 from d3codec.format.file import D3MFile
 from d3codec.groups import GroupInfo, describe_groups
+from d3codec.patch_labels import PatchLabels, agree
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from d3codec.augmented import AugmentedDataset
     from d3codec.decoder.plan import Extent, Plan
     from d3codec.format.manifest import About
+    from d3codec.generators.weights import Names
+    from d3codec.mixing import GroupBatches
     from d3codec.torch_dataset import TorchDataset
 
 Progress = Callable[[str, int, int], None]
 Key = tuple[int, int, int]  # of an image: group, class position, index in the group
 PROFILES = ("exact", "exact-fixed", "reproducible", "fast")
-ONE_GROUP = "take one group at a time: .subset(groups=[0])"
 
 
 def load(source: str | PathLike[str], *, profile: str | None = None) -> Dataset:
@@ -107,122 +108,6 @@ class Sample(NamedTuple):
     class_index: int
 
 
-class PatchLabels:
-    """The labels of a dataset's images, read from the file when asked for.
-
-    kind: how the file holds them, `hard` (the class alone) or the codec of the teacher's logits of every patch
-    (`int8`, `fp16`, `top-k`, `ranked-head`), or `mixed` (groups differ).
-    """
-
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
-        kinds = {group.label_kind for group in dataset.groups}
-        self._hard = "hard" in kinds
-        self.kind = kinds.pop() if len(kinds) == 1 else "mixed"
-
-    def __repr__(self) -> str:
-        return f"<PatchLabels {self.kind}, {len(self._dataset)} images>"
-
-    def logits(self, *, teacher_columns: bool = False) -> np.ndarray:
-        """float32 (images, patches, classes of the file): teacher logits in nats, exactly as stored.
-
-        Columns stand in the order of the file's classes, whatever the teacher's order; what it gave for other classes
-        is left out. With `teacher_columns` all of its columns in its own order, for those who study the labels.
-        Of a view only the labels of its classes are decoded.
-
-        Raises:
-            UsageError: there are none, groups have labels of different shapes, or more than 16 GiB of them.
-            SectionError: the labels are damaged.
-        """
-        import numpy as np
-
-        from d3codec.decoder.labels import LARGEST_BYTES
-
-        dataset = self._dataset
-        if self._hard:
-            raise UsageError(
-                f"{self.kind} labels: not every image has logits",
-                file=dataset.path,
-                hint="use .labels.hard()" + ("" if self.kind == "hard" else f", or {ONE_GROUP}"),
-            )
-        shapes = {
-            (group.patches, group.teacher_columns if teacher_columns else group.label_width) for group in dataset.groups
-        }
-        _agree(dataset, "labels of different shapes", shapes)
-        ((patches, width),) = shapes
-        classes, images = len(dataset.selection.classes), dataset.images_per_class
-        if (size := 4 * classes * images * patches * width) > LARGEST_BYTES:
-            raise UsageError(
-                "more logits than one array should hold",
-                file=dataset.path,
-                found=f"{size:,} bytes",
-                expected=f"at most {LARGEST_BYTES:,}",
-                hint="take some classes or images at a time: .subset(classes=..., ipc=...)",
-            )
-        table = np.empty((classes, images, patches, width), np.float32)
-        before = 0
-        for group in dataset.groups:
-            if before < images:
-                self._fill(table[:, before:], group, teacher_columns)
-                before += group.images_per_class
-        return table.reshape(classes * images, patches, width)
-
-    def _fill(self, table: np.ndarray, info: GroupInfo, teacher_columns: bool) -> None:
-        """Logits of a group into (classes of the view, images, patches, columns): as many images as there is room."""
-        import numpy as np
-
-        from d3codec.decoder.labels import GroupLabels
-
-        labels, images = GroupLabels(self._dataset.file, info.number), min(table.shape[1], info.images_per_class)
-        each, patches, at = labels.rows_per_class, table.shape[2], 0
-        for start, stop in _runs(self._dataset.selection.classes):
-            for first, last in labels.pieces(start * each, stop * each):
-                found = labels.logits(first, last, teacher_columns=teacher_columns)
-                place, row = np.divmod(np.arange(first, last), each)
-                image, patch = np.divmod(row, patches)
-                wanted = image < images
-                table[(place - start + at)[wanted], image[wanted], patch[wanted]] = found[wanted]
-                del found  # before the next piece is decoded
-            at += stop - start
-
-    def view(self, view: str) -> np.ndarray:
-        """float32 (images, patches, classes of the file): what a student is given, one rule of `d3codec.labels.views`.
-
-        Arguments:
-            view: `logits`; `softmax-T`, probabilities at temperature T, such as `softmax-20`; `mr-k`, the k largest
-                logits, -inf elsewhere; `hard`, probability 1 for the largest logit; `rest-uniform`, logarithms of the
-                probabilities at temperature 1.
-
-        Raises:
-            UsageError: another view, and as `logits` does.
-        """
-        from d3codec.labels import views
-
-        try:
-            views.parse(view)
-            return views.apply(self.logits(), view)
-        except ValueError as error:
-            raise UsageError("no such view", field="view", found=view, expected=views.VIEWS) from error
-
-    def probabilities(self, temperature: float = 1.0) -> np.ndarray:
-        """float64 (images, patches, classes of the file): softmax(logits / temperature); temperature > 0."""
-        import numpy as np
-
-        if not temperature > 0:
-            raise UsageError("a temperature is above 0", field="temperature", found=temperature)
-        scaled = self.logits().astype(np.float64) / temperature
-        powers = np.exp(scaled - scaled.max(-1, keepdims=True))
-        probabilities: np.ndarray = powers / powers.sum(-1, keepdims=True)
-        return probabilities
-
-    def hard(self) -> np.ndarray:
-        """int64 (images,): the class position of every image."""
-        import numpy as np
-
-        dataset = self._dataset
-        return np.repeat(np.array(dataset.selection.classes, np.int64), dataset.images_per_class)
-
-
 class Dataset:
     """A distilled dataset, or a view of a part of one; made by `load`, cheap until labels or images are used.
 
@@ -267,6 +152,12 @@ class Dataset:
         return groups if wanted is None else [groups[number] for number in wanted]
 
     @property
+    def weights(self) -> tuple[int, ...] | None:
+        """The share of a training batch that the maker recommends for each group of this view, None without advice."""
+        stated = None if self.about is None else self.about.weights
+        return None if stated is None else tuple(stated[group.number] for group in self.groups)
+
+    @property
     def labels(self) -> PatchLabels:
         """The labels of this view, as logits, probabilities or classes."""
         return PatchLabels(self)
@@ -280,7 +171,7 @@ class Dataset:
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches in an image; UsageError if groups differ."""
-        _agree(self, "different grids", {group.grid for group in self.groups})
+        agree(self, "different grids", {group.grid for group in self.groups})
         return self.groups[0].grid
 
     def __len__(self) -> int:
@@ -290,11 +181,12 @@ class Dataset:
         sizes = ", ".join(
             dict.fromkeys("{}x{} ({}x{} patches)".format(*group.size, *group.grid) for group in self.groups)
         )
-        generators = ", ".join(dict.fromkeys(group.generator[:8] for group in self.groups))
+        found = [f"generator {group.generator[:8]}" for group in self.groups if group.generator is not None]
+        stored = ["stored images"] if len(found) < len(self.groups) else []
         return (
             f"<d3codec.Dataset {self.path.rsplit('/', 1)[-1]}: {self.bytes:,} bytes, "
             f"{len(self.selection.classes)} classes x {self.images_per_class} images of {sizes},\n"
-            f" {self.labels.kind} labels, profile {self.profile}, generator {generators}, "
+            f" {self.labels.kind} labels, profile {self.profile}, {', '.join(dict.fromkeys(found + stored))}, "
             f"content {self.content_id[:8]}>"
         )
 
@@ -367,7 +259,7 @@ class Dataset:
     def images(
         self,
         device: str = "auto",
-        generator: str | Path | None = None,
+        generator: Names = None,
         batch_size: int | None = None,
         progress: Progress | None = None,
         budget: Budget | None = Budget(),  # noqa: B008  # frozen
@@ -389,7 +281,7 @@ class Dataset:
         """
         import numpy as np
 
-        _agree(self, "images of different sizes", {group.size for group in self.groups})
+        agree(self, "images of different sizes", {group.size for group in self.groups})
         self._check(budget)
         plan = self.plan()
         place = {key: number for number, key in enumerate(plan.images)}
@@ -407,18 +299,17 @@ class Dataset:
         self,
         plan: Plan,
         device: str = "auto",
-        generator: str | Path | None = None,
+        generator: Names = None,
         batch_size: int | None = None,
         progress: Progress | None = None,
         budget: Budget | None = None,
     ) -> Iterator[tuple[Key, np.ndarray]]:
         """The wanted images as they come out of the decoder, which goes through group after group."""
-        from d3codec.decoder.precision import choose_device, fingerprint
+        from d3codec.decoder.precision import choose_device, fingerprint, has_networks
         from d3codec.decoder.units import decoded_units, warn_if_unlike
-        from d3codec.generators.weights import require_torch
 
-        require_torch()
-        warn_if_unlike(self.file, self.profile, fingerprint(choose_device(device)))
+        content = self.file.content
+        warn_if_unlike(self.file, self.profile, fingerprint(choose_device(device, has_networks(content)), content))
         wanted = set(plan.images)
         units = decoded_units(
             self.file,
@@ -494,6 +385,31 @@ class Dataset:
             arrays["images"], arrays.get("patch_logits"), arrays["classes"], as_float=dtype == "float32"
         )
 
+    def batches(self, size: int, *, seed: int = 0, patches: bool = False) -> GroupBatches:
+        """Indices of the items of `to_torch` or `augmented` in shuffled batches that follow `weights`.
+
+        For the `batch_sampler` of a DataLoader. Without stated weights every group has the share of its images.
+
+        Arguments:
+            size: of a batch. seed: of the order, which continues from pass to pass.
+            patches: an item is a patch, as with `patches` there.
+
+        Raises:
+            UsageError: numbers out of range, or patches of different grids.
+        """
+        import numpy as np
+
+        from d3codec.mixing import GroupBatches
+
+        within = [(group.number, place) for group in self.groups for place in range(group.images_per_class)]
+        owner = np.tile([number for number, _ in within[: self.images_per_class]], len(self.selection.classes))
+        if patches:
+            owner = owner.repeat(self.grid[0] * self.grid[1])
+        members = {group.number: np.flatnonzero(owner == group.number) for group in self.groups}
+        stated = dict(zip(members, self.weights or map(len, members.values()), strict=True))
+        shown = [number for number in members if len(members[number])]  # a limit of images may leave out groups
+        return GroupBatches([members[number] for number in shown], [stated[number] for number in shown], size, seed)
+
     def augmented(
         self,
         size: int,
@@ -555,20 +471,6 @@ class Dataset:
             flip=flip,
             as_float=dtype == "float32",
         )
-
-
-def _agree(dataset: Dataset, what: str, values: set[tuple[int, int]]) -> None:
-    if len(values) > 1:
-        raise UsageError(f"the groups have {what}", file=dataset.path, found=sorted(values), hint=ONE_GROUP)
-
-
-def _runs(classes: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """Ranges of ascending numbers that follow one another."""
-    start = 0
-    for end in range(1, len(classes) + 1):
-        if end == len(classes) or classes[end] != classes[end - 1] + 1:
-            yield classes[start], classes[end - 1] + 1
-            start = end
 
 
 def _by_patch(arrays: dict[str, np.ndarray], grid: tuple[int, int]) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@
     ├── OutputError            E_OUTPUT: the output cannot be written                     exit 1
     └── UsageError             E_USAGE: arguments that make no sense together             exit 2
 
-Codes of FormatError are those of spec/d3m-0.3.md, section 8. Standard library only.
+Codes of FormatError are those of spec/d3m-0.4.md, section 8. Standard library only.
 """
 
 from __future__ import annotations

@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING
 from d3codec.format.labels import LABEL_NAMES
 
 if TYPE_CHECKING:
-    from d3codec.format.manifest import Content, DeltaConditioning, Group, StoredLatents, VectorsConditioning
+    from d3codec.format.manifest import (
+        Content,
+        DeltaConditioning,
+        Group,
+        SheetsRecipe,
+        StoredLatents,
+        VectorsConditioning,
+    )
 
 MILLION = 1_000_000
+TRANSFORM = 2  # coding of stored latents
 
 
 @dataclass(frozen=True)
@@ -18,10 +26,11 @@ class GroupInfo:
     """Images of one recipe and one generator, described without regard to the method that made them.
 
     images_per_class: collages a class; grid: rows and columns of patches in a collage; size: height and width
-    of an image in pixels; copies: augmented copies of each source, which are among the images; label_kind: one of
-    LABEL_NAMES; label_width: logits a patch, one a class (0: none stored); teacher_columns: how many the teacher gave;
-    generator: its id (hex); cast: dtype to which its weights are cast before digest and use; outside_bytes: size of
-    this dataset's own weights outside the file.
+    of an image in pixels; copies: augmented copies of each source, which are among the images; candidates: noises that
+    each source was chosen from (1: no choice); label_kind: one of LABEL_NAMES; label_width: logits a patch, one a class
+    (0: none stored); teacher_columns: how many the teacher gave; generator: its id (hex), None where the images
+    themselves are stored; cast: dtype to which its weights are cast before digest and use; outside_bytes: size of this
+    dataset's own weights outside the file; conditioning ("none": nothing conditions) and recipe in words.
     """
 
     number: int
@@ -29,10 +38,11 @@ class GroupInfo:
     grid: tuple[int, int]
     size: tuple[int, int]
     copies: int
+    candidates: int
     label_kind: str
     label_width: int
     teacher_columns: int
-    generator: str
+    generator: str | None
     cast: str
     outside_bytes: int
     conditioning: str
@@ -56,10 +66,11 @@ def _describe(number: int, group: Group, classes: int) -> GroupInfo:
         grid=images.grid,
         size=images.size,
         copies=images.copies,
+        candidates=1 << (images.candidates or 0),
         label_kind=LABEL_NAMES[labels.kind],
         label_width=0 if labels.kind == "h" else classes,
         teacher_columns=0 if labels.kind == "h" else labels.width,
-        generator=group.generator.hex(),
+        generator=None if group.generator is None else group.generator.hex(),
         cast=group.cast,
         outside_bytes=group.outside_bytes,
         conditioning=_conditioning_in_words(group),
@@ -69,6 +80,8 @@ def _describe(number: int, group: Group, classes: int) -> GroupInfo:
 
 def _conditioning_in_words(group: Group) -> str:
     conditioning = group.conditioning
+    if conditioning.kind == "none":
+        return "none"
     row = "a class" if conditioning.rows == "class" else "an image"
     if conditioning.kind == "class-id":
         return f"class ids, one {row}"
@@ -82,6 +95,11 @@ def _conditioning_in_words(group: Group) -> str:
         return f"words, {slots}"
     widths = " + ".join(map(str, conditioning.widths))
     return f"learned, {slots}, {widths} values of {_bits(conditioning)}"
+
+
+def _latents(stored: StoredLatents) -> str:
+    shape = "x".join(map(str, stored.shape))
+    return f"{shape} values, transform-coded" if stored.coding == TRANSFORM else f"{shape} values of {_bits(stored)}"
 
 
 def _bits(rows: DeltaConditioning | VectorsConditioning | StoredLatents) -> str:
@@ -102,6 +120,10 @@ _SAMPLERS = {
 
 def _recipe_in_words(group: Group) -> str:
     recipe = group.recipe
+    if recipe.sampler == "stored":
+        return _stored_in_words(recipe)
+    if recipe.sampler == "decode":
+        return f"stored latents of {_latents(recipe.latents)}, decoded as they are"
     text = (
         f"{_SAMPLERS[recipe.sampler]}, {recipe.steps} step{_s(recipe.steps)}, guidance {recipe.guidance / MILLION:g}, "
         f"predicts {recipe.prediction}"
@@ -109,5 +131,11 @@ def _recipe_in_words(group: Group) -> str:
     if recipe.sampler == "ddim" and recipe.eta:
         text += f", eta {recipe.eta / MILLION:g}"
     if recipe.start.stored is not None:
-        text += f", stored latents of {_bits(recipe.start.stored)}"
+        text += f", stored latents of {_latents(recipe.start.stored)}"
     return text
+
+
+def _stored_in_words(recipe: SheetsRecipe) -> str:
+    if recipe.per_sheet == 1:
+        return f"stored images, {recipe.format.upper()}"
+    return f"stored images, {recipe.format.upper()} sheets of {recipe.per_sheet} in {recipe.columns} columns"

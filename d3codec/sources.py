@@ -123,7 +123,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         raise ValueError("floating point pixels of unknown range; save it with 8 or 16 bits")
     if image.mode in ("P", "PA"):  # by way of RGBA: straight to RGB Pillow warns about transparency
         image = image.convert("RGBA")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _decode(file: Path | io.BytesIO, max_side: int | None) -> np.ndarray:
@@ -132,7 +132,10 @@ def _decode(file: Path | io.BytesIO, max_side: int | None) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file) as image:
-                return np.asarray(_shrink(_to_rgb(ImageOps.exif_transpose(image)), max_side))
+                if max_side is not None:
+                    image.draft(None, (max_side, max_side))  # a JPEG that is much larger is decoded at 1/2, 1/4 or 1/8
+                ImageOps.exif_transpose(image, in_place=True)
+                return np.asarray(_shrink(_to_rgb(image), max_side))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ValueError(f"too many pixels to be decoded safely ({error})") from error
     except UnidentifiedImageError as error:

@@ -7,16 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from d3codec.cli.console import (
-    device_option,
-    generator_option,
-    json_option,
-    print_hint,
-    print_json,
-    print_table,
-    progress,
-    quiet_option,
-)
+from d3codec.cli.console import device_option, json_option, print_hint, print_json, print_table, progress, quiet_option
 
 if TYPE_CHECKING:
     from d3codec.decoder.budget import Work
@@ -24,6 +15,14 @@ if TYPE_CHECKING:
     from d3codec.decoder.estimate import Estimate
 
 FORMATS = ["imagefolder", "npz", "webdataset", "parquet"]
+
+generators_option = click.option(
+    "--generator",
+    metavar="PATH|NAME|REPO",
+    multiple=True,
+    help="The generator's folder, or the name (sd-1.5) or repository of one in the Hugging Face cache; once for each "
+    "of several. What is not named is searched in the package and in that cache.",
+)
 
 
 def _process_count(_ctx: click.Context, _param: click.Parameter, text: str) -> int | str:
@@ -106,7 +105,7 @@ format_option = click.option(
 )
 @click.option("--dry-run", is_flag=True, help="Only say how much there is to decode, after timing up to eight images.")
 @click.option("-y", "--yes", is_flag=True, help="Decode however much it is.")
-@generator_option
+@generators_option
 @json_option
 @quiet_option
 def command(
@@ -124,15 +123,16 @@ def command(
     cache_gb: float | None,
     dry_run: bool,
     yes: bool,
-    generator: str | None,
+    generator: tuple[str, ...],
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Decode FILE (a path or a URL) into images.
 
-    Needs the extra `decode` and the generator. After Ctrl-C or a crash the same command continues: finished units of
-    eight images are kept in a cache. Without --yes more than 100,000 images, more than 10 GB of pixels, 4 GB of memory
-    for the images of a unit, or what is expected to take more than 24 hours is refused.
+    Needs the extra `decode` and the generator, but for stored images, which need neither. After Ctrl-C or a crash the
+    same command continues: finished units of eight images are kept in a cache. Without --yes more than 100,000 images,
+    more than 10 GB of pixels, 4 GB of memory for the images of a unit, or what is expected to take more than 24 hours
+    is refused.
     """
     if output is None and contact_sheet is None and not dry_run:
         raise click.UsageError("say where to: -o PATH, --contact-sheet PNG, or both")
@@ -157,7 +157,7 @@ def command(
     options: dict[str, Any] = what | {
         "format": format,
         "batch_size": batch_size,
-        "generator": generator,
+        "generator": generator or None,
         "processes": processes,
         "budget": None if yes else Budget(),
         "cache_gigabytes": cache_gb,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from d3codec.cli.console import device_option, json_option, print_json, progress, quiet_option
 
@@ -31,7 +34,20 @@ _key = click.IntRange(0, 2**64 - 1)
     type=click.Path(),
     help="The file to write; an older .d3m there is replaced at the end.",
 )
-@click.option("--method", type=click.Choice(["d3m"]), default="d3m", show_default=True, help="How to distil.")
+@click.option(
+    "--bytes",
+    "max_bytes",
+    metavar="N",
+    type=_positive,
+    help="The best file of at most N bytes, everything counted: methods, counts and rates are tried, and students "
+    "choose on images held out.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["d3m", "rded", "latents", "images"]),
+    help="d3m: one learned prompt a class; rded: collages of real patches; latents: real images as quantized latents, "
+    "images: on contact sheets (both with --bytes). Default: d3m, and with --bytes what students like best.",
+)
 @click.option(
     "--profile",
     type=click.Choice(["exact", "exact-fixed", "reproducible"]),
@@ -41,17 +57,22 @@ _key = click.IntRange(0, 2**64 - 1)
 )
 @click.option(
     "--generator",
+    "generators",
     metavar="PATH|NAME|REPO",
-    help="A Stable Diffusion pipeline: its folder, or the name (sd-1.5) or repository of one that `d3codec generators "
-    "fetch` brought. Default: the bundled one.",
+    multiple=True,
+    help="A Stable Diffusion pipeline, or (for latents) an autoencoder: its folder, or the name (sd-1.5, taesd3) or "
+    "repository of one that `d3codec generators fetch` brought; may be given twice with --bytes. Default: the bundled "
+    "one, with --bytes an autoencoder of the Hugging Face cache.",
 )
 @click.option(
     "--teacher",
     metavar="FILE|MODULE:FUNCTION",
-    required=True,
-    help="A file of train-teacher, or a Python function images -> logits.",
+    help="A file of train-teacher, or a Python function images -> logits. Default: with --bytes three small networks "
+    "are trained on the images; else it must be given.",
 )
-@click.option("--ipc", metavar="N", type=_positive, required=True, help="Images (collages) a class.")
+@click.option(
+    "--ipc", metavar="N", type=_positive, help="Images (collages) a class. Default: with --bytes as many as pay."
+)
 @click.option(
     "--grid", metavar="N", type=_positive, help="Patches a side of a collage. Default: the generator's hint, else 2."
 )
@@ -76,7 +97,14 @@ _key = click.IntRange(0, 2**64 - 1)
     "--resolution",
     metavar="PIXELS",
     type=_positive,
-    help="Side of a collage. Default: the generator's hint, else its own side.",
+    help="Side of a collage, with --bytes of an image: 16, 32, 64, 128 or 256. Default: the generator's hint, else its "
+    "own side; of rded that of the smallest image up to 224, with --bytes 32.",
+)
+@click.option(
+    "--size",
+    metavar="PIXELS",
+    type=_positive,
+    help="Side to which decoded collages are resized. Default: they stay as they are.",
 )
 @click.option(
     "--cast",
@@ -96,9 +124,9 @@ _key = click.IntRange(0, 2**64 - 1)
 @click.option("--fixed-width", is_flag=True, help="Embeddings in codes of whole bits, without the entropy coder.")
 @click.option(
     "--labels",
-    type=click.Choice(["hard", "int8", "fp16", "top-k", "ranked-head"]),
-    help="How the teacher's logits of every decoded patch are stored; hard: the class alone. Default: int8 with "
-    "--label-step, else ranked-head.",
+    type=click.Choice(["hard", "int8", "fp16", "top-k", "ranked-head", "adaptive"]),
+    help="How the teacher's logits of every decoded patch are stored; hard: the class alone. Default: adaptive up to "
+    "64 classes, else ranked-head (d3m: int8 with --label-step).",
 )
 @click.option(
     "--label-bytes",
@@ -114,6 +142,14 @@ _key = click.IntRange(0, 2**64 - 1)
     help="Step of int8 labels in 1/256 nat; coarser is smaller. Default: the finest possible.",
 )
 @click.option("--noise-key", metavar="N", type=_key, default=0, show_default=True, help="Key of the images' noise.")
+@click.option(
+    "--candidates",
+    metavar="N",
+    type=_positive,
+    default=1,
+    show_default=True,
+    help="Noises tried an image, a power of two; the teacher keeps the best. Costs log2 N bits an image.",
+)
 @click.option(
     "--crops",
     metavar="N",
@@ -184,22 +220,76 @@ _key = click.IntRange(0, 2**64 - 1)
 @click.option("--restart", is_flag=True, help="Throw away unfinished work instead of continuing it.")
 @click.option("--keep-work", is_flag=True, help="Do not remove the work folder at the end.")
 @click.option("--report", metavar="JSON", type=click.Path(), help="Write the report to this file too.")
+@click.option(
+    "--image-format",
+    type=click.Choice(["avif", "webp", "png"]),
+    help="Of stored collages of rded: png is exact, the others are smaller. Default: avif.",
+)
+@click.option("--quality", metavar="N", type=click.IntRange(0, 100), help="Of avif and webp. Default: 60.")
+@click.option(
+    "--processes",
+    metavar="N",
+    type=_positive,
+    help="With --bytes: students and teachers trained at once. Default: as many as there are cores.",
+)
 @device_option
 @json_option
 @quiet_option
-def command(images: str, as_json: bool, quiet: bool, class_ids: str | None, leaf_bytes: str, **options: Any) -> None:
+def command(images: str, as_json: bool, quiet: bool, class_ids: str | None, leaf_bytes: str, **given: Any) -> None:
     """Distil IMAGES into a `.d3m` file.
 
     IMAGES is a folder of class folders, a .parquet file in the Hugging Face layout, or digits:train. If it is
     interrupted or killed, the same command continues where it was and ends with the same bytes.
     """
-    from d3codec.methods.d3m import encode
-
     ids = None if class_ids is None else Path(class_ids).read_text(encoding="utf-8").splitlines()
-    options |= {"class_ids": ids, "leaf_bytes": int(leaf_bytes)}
+    given |= {"class_ids": ids, "leaf_bytes": int(leaf_bytes)}
+    encode, options = _chosen(click.get_current_context(), given)
     with progress(quiet) as callback:
         report = encode(images, progress=callback, **options)
     if as_json:
         print_json(report.as_json())
     else:
         click.echo(report.as_text())
+
+
+def _chosen(context: click.Context, given: dict[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The function that is asked for, and its options; options that it does not have must not be given."""
+    import inspect
+
+    from d3codec.methods.plans import METHODS
+
+    encode: Callable[..., Any]
+    method = given.pop("method")
+    given["generators"] = list(given["generators"])
+    if given["max_bytes"] is not None and method != "rded":
+        from d3codec.methods.sized import encode_to_size as encode
+
+        given |= {"methods": METHODS if method is None else (method,)}
+        given["processes"] = given["processes"] or os.cpu_count() or 1
+    elif method == "rded":
+        from d3codec.methods.rded import encode
+
+        given["image_format"] = given["image_format"] or "avif"
+    elif method in (None, "d3m"):
+        from d3codec.methods.d3m import encode
+
+        given["generator"] = given["generators"][0] if given["generators"] else None
+        if len(given["generators"]) > 1:
+            raise click.UsageError("d3m takes one --generator")
+    else:
+        raise click.UsageError(f"--method {method} needs --bytes: the size of the file")
+    known = inspect.signature(encode).parameters
+    for name in ("teacher", "ipc"):
+        if given[name] is None and known[name].default is inspect.Parameter.empty:
+            raise click.UsageError(f"--{name} must be given")
+    for option in context.command.params:
+        asked = context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
+        name = "generator" if option.name == "generators" and "generator" in known else option.name
+        if asked and name in given and name not in known:
+            raise click.UsageError(f"{option.opts[0]} is of no use here: it belongs to another method")
+    return encode, {name: value for name, value in given.items() if name in known and _told(name, value, known)}
+
+
+def _told(name: str, value: Any, known: Any) -> bool:
+    """Whether an option is passed on: None leaves a function's own default."""
+    return value is not None or known[name].default is None

@@ -68,6 +68,7 @@ def _facts(dataset: Dataset) -> dict[str, Any]:
         "images_per_class": dataset.images_per_class,
         "images": len(dataset),
         "label_kind": dataset.labels.kind,
+        "weights": dataset.weights,
         **said,
         "pixel_digest": pixels.hex() if pixels else None,
         "sections": file.section_sizes(),
@@ -80,7 +81,7 @@ def _sizes(dataset: Dataset) -> dict[str, Any]:
     return {
         "file": dataset.bytes,
         "file_and_outside": dataset.bytes + sum(group.outside_bytes for group in dataset.groups),
-        "generators": [*dict.fromkeys(group.generator for group in dataset.groups)],
+        "generators": [*dict.fromkeys(group.generator for group in dataset.groups if group.generator)],
     }
 
 
@@ -158,23 +159,32 @@ def _lines(dataset: Dataset, facts: dict[str, Any]) -> list[list[str]]:
             [
                 f"images{mark}",
                 f"{group.images_per_class} a class, {height}x{width} pixels, {group.grid[0]}x{group.grid[1]} patches"
-                + (f", of each source {group.copies} augmented copies" if group.copies else ""),
+                + (f", of each source {group.copies} augmented copies" if group.copies else "")
+                + (f", each with one of {group.candidates} noises" if group.candidates > 1 else ""),
             ],
             [f"labels{mark}", group.label_kind + logits],
-            [f"prompts{mark}", group.conditioning],
+            *([[f"prompts{mark}", group.conditioning]] if group.conditioning != "none" else []),
             [f"recipe{mark}", group.recipe],
-            [f"generator{mark}", f"{group.generator} (cast {group.cast})"],
+            [f"generator{mark}", f"{group.generator} (cast {group.cast})" if group.generator else "none is needed"],
         ]
+    if dataset.weights is not None:
+        lines.append(["weights", f"{' : '.join(map(str, dataset.weights))}, of the groups in a training batch"])
     sizes = facts["sizes"]
     lines += [
         ["profile", _profile(facts)],
         ["content id", facts["content_id"]],
         ["size (a)", f"{sizes['file']:,} bytes, the file"],
         ["size (b)", f"{sizes['file_and_outside']:,} bytes, with this dataset's own weights outside the file"],
-        ["size (c)", "the shared generator, named above"],
+        ["size (c)", _shared(len(sizes["generators"]))],
     ]
     said = ("method", "licence", "source", "teacher", "citation")
     return lines + [[name, str(facts[name])] for name in said if facts.get(name)]
+
+
+def _shared(generators: int) -> str:
+    if generators > 1:
+        return "the shared generators, named above"
+    return "the shared generator, named above" if generators else "no generator: all images are stored in the file"
 
 
 def _profile(facts: dict[str, Any]) -> str:

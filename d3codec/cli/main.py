@@ -23,6 +23,7 @@ COMMANDS = {  # in the order in which a newcomer meets them; name -> module of d
     "verify": "verify",
     "decode": "decode",
     "join": "join",
+    "merge": "merge",
     "cache": "cache",
     "train-teacher": "train_teacher",
     "encode": "encode",
@@ -41,7 +42,7 @@ EXTRAS = {  # what is not in the base installation -> the extra that brings it
     "huggingface_hub": "hub",
 }
 EXTRA_OF = {"demo": "demo", "encode": "encode", "train-teacher": "encode"}  # of commands that need more
-RESUMABLE = frozenset({"decode", "encode", "generators", "join"})
+RESUMABLE = frozenset({"decode", "encode", "generators", "join", "merge"})
 
 
 class Commands(click.Group):

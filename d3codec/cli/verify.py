@@ -6,16 +6,8 @@ from typing import Any
 
 import click
 
-from d3codec.cli.console import (
-    device_option,
-    generator_option,
-    json_option,
-    print_error,
-    print_hint,
-    print_json,
-    progress,
-    quiet_option,
-)
+from d3codec.cli.console import device_option, json_option, print_error, print_hint, print_json, progress, quiet_option
+from d3codec.cli.decode import generators_option
 from d3codec.errors import D3MError
 
 
@@ -36,12 +28,12 @@ def _decode_value(_ctx: click.Context, _param: click.Parameter, value: str | Non
     help="Also decode all images, or N of them, and compare them with the digests in the file.",
 )
 @click.option("-y", "--yes", is_flag=True, help="Decode however much it is.")
-@generator_option
+@generators_option
 @device_option
 @json_option
 @quiet_option
 def command(
-    files: tuple[str, ...], decode: Any, yes: bool, generator: str | None, device: str, as_json: bool, quiet: bool
+    files: tuple[str, ...], decode: Any, yes: bool, generator: tuple[str, ...], device: str, as_json: bool, quiet: bool
 ) -> int:
     """Check each FILE (a path or a URL): head, sections, digests; with --decode the pixels too.
 
@@ -53,7 +45,9 @@ def command(
     return 3 if 3 in codes else max(codes)
 
 
-def _verify(file: str, decode: Any, yes: bool, generator: str | None, device: str, as_json: bool, quiet: bool) -> int:
+def _verify(
+    file: str, decode: Any, yes: bool, generator: tuple[str, ...], device: str, as_json: bool, quiet: bool
+) -> int:
     from d3codec.dataset import open_file
     from d3codec.decoder.budget import Budget
     from d3codec.decoder.verify import verify
@@ -63,7 +57,7 @@ def _verify(file: str, decode: Any, yes: bool, generator: str | None, device: st
             report = verify(
                 open_file(file),
                 decode=decode,
-                generator=generator,
+                generator=generator or None,
                 device=device,
                 budget=None if yes else Budget(),
                 progress=callback,

@@ -21,6 +21,7 @@ HINT = (
     "Python)."
 )
 _FLOAT_BYTES = 8
+_SHEETS = 4  # decoded ones that are held at once: those kept, and one as it comes and as it is cut
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def _over(file: str, field: str, found: str, expected: str) -> UsageError:
 class Work:
     """What a decode asks for: wanted images and their bytes as uint8 RGB; evaluations of the denoiser times generated
     pixels over all its units, and the most for a single unit; the most bytes of the images of a unit, all that it has
-    as uint8 and up to eight generated ones as binary64."""
+    as uint8 and up to eight generated ones as binary64, or the sheets that stored ones lie on."""
 
     images: int
     pixel_bytes: int
@@ -79,8 +80,11 @@ class Work:
 
 
 def image_evaluations(group: Group) -> int:
-    """Evaluations of the denoiser times pixels for one generated image; the autoencoder counts as one more."""
+    """Evaluations of the denoiser times pixels for one generated image; the autoencoder counts as one more. None where
+    images are stored."""
     height, width = group.images.generated
+    if group.generator is None:
+        return 0
     return ((group.recipe.steps * (2 if group.recipe.guidance != MILLION else 1)) + 1) * height * width
 
 
@@ -91,5 +95,9 @@ def _image_bytes(group: Group) -> int:
 
 def _unit_bytes(part: Part, group: Group) -> int:
     height, width = group.images.generated
-    levels = 3 * height * width * _FLOAT_BYTES
-    return part.unit_sources * ((group.images.copies + 1) * _image_bytes(group) + levels)
+    one = 3 * height * width
+    own = part.unit_sources * (group.images.copies + 1) * _image_bytes(group)
+    if group.recipe.sampler == "stored":
+        recipe = group.recipe
+        return own + part.unit_sources * one + _SHEETS * -(-recipe.per_sheet // recipe.columns) * recipe.columns * one
+    return own + part.unit_sources * one * _FLOAT_BYTES

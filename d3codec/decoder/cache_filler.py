@@ -18,7 +18,7 @@ from d3codec.decoder.plan import Unit
 from d3codec.decoder.precision import fingerprint, machine
 from d3codec.decoder.renderers import Renderers, render_units
 from d3codec.format.file import D3MFile
-from d3codec.generators.weights import require_torch
+from d3codec.generators.weights import Names, require_torch
 
 DONE = b"done\n"
 
@@ -33,7 +33,7 @@ class Job:
     profile: str
     device: str
     fingerprint: str
-    generator: str | None
+    generator: list[str] | None
     trust_records: bool
     at_once: int
     folder: str | None
@@ -48,7 +48,7 @@ class Job:
         profile: str,
         device: str,
         fingerprint: str,
-        generator: str | Path | None,
+        generator: Names,
         trust_records: bool,
         at_once: int,
         folder: Path | None,
@@ -62,7 +62,7 @@ class Job:
             profile,
             device,
             fingerprint,
-            None if generator is None else os.fspath(generator),
+            _listed(generator),
             trust_records,
             at_once,
             None if folder is None else os.fspath(folder),
@@ -74,6 +74,12 @@ class Job:
     def store(self) -> UnitCache | None:
         """The cache of this decode, if it has one."""
         return None if self.folder is None else UnitCache(self.folder, self.key, self.limit, self.protect)
+
+
+def _listed(names: Names) -> list[str] | None:
+    if names is None:
+        return None
+    return [os.fspath(name) for name in ([names] if isinstance(names, (str, Path)) else names)]
 
 
 def main() -> None:
@@ -103,7 +109,7 @@ def _listen(messages: queue.SimpleQueue[bytes], saving: threading.Lock) -> None:
 
 def _prepare(job: Job) -> tuple[Renderers, UnitCache, int]:
     file = D3MFile.open(job.path if job.data is None else base64.b64decode(job.data))
-    store, here = job.store(), fingerprint(job.device)
+    store, here = job.store(), fingerprint(job.device, file.content)
     if file.content_id != job.content_id or here != job.fingerprint or store is None:
         raise RuntimeError("another file or another machine")
     require_torch().set_num_threads(1)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from d3codec.decoder.budget import Budget, Work
 from d3codec.decoder.plan import Extent
-from d3codec.decoder.precision import choose_device, fingerprint
+from d3codec.decoder.precision import choose_device, fingerprint, has_networks
 from d3codec.decoder.shard import Shard
 from d3codec.decoder.writers import (
     FORMATS,
@@ -53,7 +53,7 @@ class Choice:
     ) -> Choice:
         """Classes are positions, names or ids; a number that is neither name nor id may stand in a string."""
         file = file if isinstance(file, D3MFile) else D3MFile.open(file)
-        device = choose_device(device)
+        device = choose_device(device, has_networks(file.content))
         positions = None if classes is None else _positions(file, classes)
         extent = Extent.of(file.content, positions, limit)
         if sheet_only:
@@ -77,7 +77,8 @@ class Choice:
     @cached_property
     def decoding(self) -> Decoding:
         """All images of it as a list: see that there are not too many (`check`) before."""
-        return Decoding(self.file, self.extent.plan(), self.profile, fingerprint(self.device), self.classes, self.limit)
+        here = fingerprint(self.device, self.file.content)
+        return Decoding(self.file, self.extent.plan(), self.profile, here, self.classes, self.limit)
 
     def check(self, budget: Budget | None) -> None:
         """Raises UsageError for more work than the budget allows."""

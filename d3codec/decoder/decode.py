@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from d3codec.decoder.background import Background
@@ -23,6 +22,7 @@ from d3codec.decoder.units import Processes, decoded_units, warn_if_unlike
 from d3codec.decoder.writers import Writer, contact_sheet
 from d3codec.errors import PixelsError
 from d3codec.format.file import D3MFile
+from d3codec.generators.weights import Names
 
 __all__ = ["DecodeReport", "contact_sheet", "decode", "decoded_units"]
 
@@ -56,7 +56,7 @@ def decode(
     batch_size: int | None = None,
     profile: str | None = None,
     device: str = "auto",
-    generator: str | Path | None = None,
+    generator: Names = None,
     processes: Processes = "auto",
     budget: Budget | None = Budget(),  # noqa: B008  # frozen
     cache_gigabytes: float | None = None,
@@ -78,7 +78,8 @@ def decode(
             profile `fast` only.
         profile: 'exact', 'exact-fixed', 'reproducible' or 'fast'; None: the file's.
         device: 'auto', 'cpu' or 'cuda'.
-        generator: folder or cached Hugging Face repository; None searches the package and the local cache.
+        generator: folder or cached Hugging Face repository, or one for each generator of the file; None searches the
+            package and the local cache.
         processes: so many on this machine, or 'auto': one a GPU or one a core where the work is worth their start.
         budget: what the decode may cost; None: anything.
         cache_gigabytes: size of the cache, beyond which the units used longest ago go, those of this decode only if it

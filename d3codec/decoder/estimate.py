@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from d3codec.decoder.budget import Budget
 from d3codec.decoder.cache import UnitCache, cache_limit, home, stored_bytes
 from d3codec.decoder.choice import Choice, check_format
 from d3codec.decoder.plan import Unit
+from d3codec.decoder.precision import has_networks
 from d3codec.decoder.processes import most_processes, worthwhile
 from d3codec.decoder.renderers import Progress
 from d3codec.decoder.shard import Shard
@@ -24,6 +24,7 @@ from d3codec.decoder.writers.labels import StoredLabels
 from d3codec.decoder.writers.saving import png
 from d3codec.errors import UsageError
 from d3codec.format.file import D3MFile
+from d3codec.generators.weights import Names
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def estimate(
     batch_size: int | None = None,
     profile: str | None = None,
     device: str = "auto",
-    generator: str | Path | None = None,
+    generator: Names = None,
     processes: Processes = "auto",
     budget: Budget | None = Budget(),  # noqa: B008  # frozen
     cache_gigabytes: float | None = None,
@@ -109,7 +110,7 @@ def estimate(
     pixels, seconds = _probe(
         choice,
         (missing or list(units))[0],
-        one_thread=processes != 1 and most_processes(choice.device) > 1,
+        one_thread=processes != 1 and has_networks(choice.file.content) and most_processes(choice.device) > 1,
         generator=generator,
         batch_size=batch_size,
         cache_gigabytes=cache_gigabytes,

@@ -13,11 +13,19 @@ import numpy as np
 from d3codec.errors import SectionError, UsageError
 from d3codec.format.file import D3MFile
 from d3codec.format.labels import label_row_bytes
-from d3codec.format.manifest import HardLabels, QuantizedLabels, RankedHeadLabels, Raw16Labels, SoftLabels, label_rows
+from d3codec.format.manifest import (
+    AdaptiveLabels,
+    HardLabels,
+    QuantizedLabels,
+    RankedHeadLabels,
+    Raw16Labels,
+    SoftLabels,
+    label_rows,
+)
 from d3codec.format.sections import section_title
 from d3codec.labels import quantized, raw16, topk
 
-BLOCK_ROWS = 1024  # of kind `r` (spec/labels.md)
+BLOCK_ROWS = (4096, 1024)  # of kinds `a` and `r` (spec/labels.md); one is a multiple of the other
 PIECE_BYTES = 16 << 20  # of decoded logits, where all are looked at one after the other
 LARGEST_BYTES = 1 << 34  # of decoded logits, beyond which nothing is done unless somebody says so
 
@@ -78,11 +86,10 @@ class GroupLabels:
     def pieces(self, first: int = 0, last: int | None = None) -> Iterator[tuple[int, int]]:
         """Ranges of rows from `first` to before `last`, in order, each of at most PIECE_BYTES of logits (or one row).
 
-        Where that is not too much they end between blocks of ranked-head labels, none of which is decoded twice.
+        Where that is not too much they end between blocks of coded labels, none of which is decoded twice.
         """
         step = max(1, PIECE_BYTES // (4 * self.record.width))
-        if step > BLOCK_ROWS:
-            step -= step % BLOCK_ROWS
+        step -= step % next((rows for rows in BLOCK_ROWS if step > rows), 1)
         end = self.rows if last is None else last
         while first < end:
             stop = min(first - first % step + step, end)
@@ -125,6 +132,11 @@ def decode_labels(record: SoftLabels, data: bytes, columns: np.ndarray, rows: sl
 
         decoded: np.ndarray = ranked_head.decode(data, columns, record.width, rows=rows)
         return decoded
+    if isinstance(record, AdaptiveLabels):
+        from d3codec.labels import adaptive
+
+        found: np.ndarray = adaptive.decode(data, columns, record.width, rows)
+        return found
     if isinstance(record, QuantizedLabels):  # 8 bits times 16 bits: float32 holds them
         return quantized.decode(data, len(columns), record.width, record.step).astype(np.float32)
     if isinstance(record, Raw16Labels):

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from d3codec.format.manifest import Content
+
 PROFILES = ("exact", "exact-fixed", "reproducible", "fast")
 EVERYWHERE = ("exact", "exact-fixed")
 """Profiles whose pixels do not depend on the machine."""
@@ -38,12 +40,20 @@ _SHORTCUT_VARIABLES = {
 }
 
 
-def choose_device(device: str) -> str:
-    """'cpu' or 'cuda' for 'auto', 'cpu' or 'cuda'. MissingError if there is no such device, UsageError for others."""
+def has_networks(content: Content) -> bool:
+    """Whether any images of a dataset are made by a generator, which takes torch; stored ones need none."""
+    return any(group.generator is not None for group in content.groups)
+
+
+def choose_device(device: str, networks: bool = True) -> str:
+    """'cpu' or 'cuda' for 'auto', 'cpu' or 'cuda'; without networks always 'cpu'.
+
+    MissingError if there is no such device, UsageError for others.
+    """
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError("an unknown device", field="device", found=device, expected="auto, cpu or cuda")
-    if device == "cpu":
-        return device
+    if device == "cpu" or not networks:
+        return "cpu"
     present = bool(require_torch().cuda.is_available())
     if device == "cuda" and not present:
         raise MissingError(
@@ -61,10 +71,15 @@ def machine(profile: str, promised: str, fingerprint: str) -> str | None:
     return None if profile == promised and profile in EVERYWHERE else fingerprint
 
 
-def compute_dtype(profile: str) -> torch.dtype:
-    """The dtype of the networks under a profile; UsageError for an unknown profile."""
+def check_profile(profile: str) -> None:
+    """UsageError for an unknown profile."""
     if profile not in PROFILES:
         raise UsageError("an unknown profile", field="profile", found=profile, expected=", ".join(PROFILES))
+
+
+def compute_dtype(profile: str) -> torch.dtype:
+    """The dtype of the networks under a profile; UsageError for an unknown profile."""
+    check_profile(profile)
     names = {"reproducible": "float32", "fast": "bfloat16"}
     dtype: torch.dtype = getattr(require_torch(), names.get(profile, "float64"))
     return dtype
@@ -178,25 +193,45 @@ def _switches(torch: Any) -> list[tuple[Any, str, Any]]:
 # ------------------------------------------------------------------------------------------------ fingerprint
 
 
-def fingerprint(device: str) -> str:
+def fingerprint(device: str, content: Content | None = None) -> str:
     """One line that names what the pixels of profile `reproducible` depend on beside the file.
 
-    Pieces are joined by '|', each a name and a value: the processor with the instruction set that torch uses
-    (on a GPU its name, capability and libraries), library versions, the version of this decoder (r), and
-    environment variables that choose kernels. Short, since every file carries it.
+    Pieces are joined by '|', each a name and a value. Of images that a generator makes: the processor with the
+    instruction set that torch uses (on a GPU its name, capability and libraries), library versions, and environment
+    variables that choose kernels; of stored AVIF or WebP images: the machine, Pillow and its libraries. Always: the
+    version of this decoder (r). Without `content` those of a generator. Short, since every file carries it.
     """
+    networks = content is None or has_networks(content)
+    pieces = _of_networks(device) if networks else []
+    pieces += [] if content is None else _of_codecs(content)
+    pieces.append(f"r {DECODE_VERSION}")
+    if networks:
+        pieces += [f"{name} {os.environ[name]}" for name in _KERNEL_VARIABLES if os.environ.get(name)]
+    return "|".join(pieces)
+
+
+def _of_networks(device: str) -> list[str]:
     torch = require_torch()
     from importlib.metadata import version
 
-    pieces = _cpu(torch) if device == "cpu" else _gpu(torch)
-    pieces += [
+    return [
+        *(_cpu(torch) if device == "cpu" else _gpu(torch)),
         f"torch {torch.__version__}",
         f"diffusers {version('diffusers')}",
         f"transformers {version('transformers')}",
-        f"r {DECODE_VERSION}",
     ]
-    pieces += [f"{name} {os.environ[name]}" for name in _KERNEL_VARIABLES if os.environ.get(name)]
-    return "|".join(pieces)
+
+
+def _of_codecs(content: Content) -> list[str]:
+    from d3codec.format.manifest import SheetsRecipe, lossy
+
+    recipes = [group.recipe for group in content.groups if lossy(group)]
+    if not recipes:
+        return []
+    from d3codec.images import codec_versions
+
+    formats = [recipe.format for recipe in recipes if isinstance(recipe, SheetsRecipe)]
+    return [f"machine {platform.machine()}", *codec_versions(formats)]
 
 
 def differences(one: str, other: str) -> list[str]:

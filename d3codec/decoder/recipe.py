@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from d3codec.decoder import samplers, schedules
 from d3codec.format.limits import MILLION
-from d3codec.format.manifest import EulerRecipe, Recipe, ReinjectRecipe
+from d3codec.format.manifest import DdimRecipe, EulerRecipe, ReinjectRecipe
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     Draw = Callable[[int], Tensor]
     Denoise = Callable[[Tensor, float], Tensor]
 
+SamplerRecipe = DdimRecipe | ReinjectRecipe | EulerRecipe
+
 
 class Sampler:
     """A recipe made ready. The manifest's limits leave no schedule that has no tables."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: SamplerRecipe) -> None:
         self._recipe, self._scale = recipe, 1.0
         self._alphas = schedules.alpha_bars(*recipe.betas)
         if isinstance(recipe, EulerRecipe):

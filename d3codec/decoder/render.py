@@ -1,53 +1,47 @@
-"""One unit -> pixels: conditioning and noise through sampler and autoencoder, then rounding, window and copies
-(spec section 7)."""
+"""One unit -> pixels through the networks of a generator: clean latents through the autoencoder, then rounding, window
+and copies (spec section 7)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from d3codec.conditioning import coded
-from d3codec.conditioning import latents as latent_rows
-from d3codec.decoder.output import augment_gdd, window_resize
+from d3codec.decoder.denoise import Denoising
+from d3codec.decoder.finish import Corrections, Source, correct, finished
+from d3codec.decoder.latents import LatentRows
 from d3codec.decoder.plan import UNIT_IMAGES, Unit, sources_of
 from d3codec.decoder.precision import operators, round_levels, settings, to_levels
-from d3codec.decoder.recipe import Sampler
-from d3codec.decoder.rows import ConditioningRows, rows_of
+from d3codec.decoder.section_reader import Read, reader_of
 from d3codec.errors import GeneratorError, UsageError
-from d3codec.format.limits import MILLION
-from d3codec.format.manifest import Group
-from d3codec.generators.condition import Condition, Generator
+from d3codec.format.manifest import DecodeRecipe, Group, SheetsRecipe
+from d3codec.generators.condition import Generator
 from d3codec.generators.weights import require_torch
-from d3codec.noise import normals_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from d3codec.decoder.recipe import Denoise
-
 AUTOENCODER_PIXELS = 1 << 20  # of the images that the autoencoder decodes together; never more than a unit
-
-Source = tuple[int, int]  # class, index of the generated image within it
-Corrections = Mapping[Source, tuple[np.ndarray, np.ndarray]]  # places in the image's bytes, levels
 
 
 class Renderer:
-    """Renders the units of one group.
+    """Renders the units of one group that a generator makes: by a sampler, or of its stored latents alone.
 
     Arguments:
         group: its records; it need not be in a file yet.
-        conditioning: the raw bytes of its `emb`, `wrd`, `tok` or `ids` section.
+        conditioning: the raw bytes of its `emb`, `wrd`, `tok` or `ids` section, b"" if it has none.
         generator: loaded with the group's cast, in the profile's dtype.
         profile: one of `precision.PROFILES`.
         classes: number of classes of the dataset.
-        stored: the raw bytes of its `lat` section, if the recipe has one.
+        stored: its `lat` section, if the recipe has one: the raw bytes, or what reads them.
+        choices: the raw bytes of its `cnd` section, if its candidates are chosen.
         corrections: levels that replace rounded ones, of the profile `exact`.
 
     Raises (when made):
         GeneratorError: a generator that the conditioning, the stored latents or the image size does not fit.
         SectionError: bytes that break the specification.
+        UsageError: a group whose images themselves are stored.
     """
 
     def __init__(
@@ -58,18 +52,25 @@ class Renderer:
         profile: str,
         classes: int,
         *,
-        stored: bytes = b"",
+        stored: bytes | Read = b"",
+        choices: bytes = b"",
         corrections: Corrections | None = None,
     ) -> None:
+        recipe = group.recipe
+        if isinstance(recipe, SheetsRecipe):
+            raise UsageError("stored images need no generator", field="recipe", found=recipe.sampler)
         self._group, self._generator, self._profile = group, generator, profile
         self._device = generator.device.type
         torch = require_torch()
         self._state_dtype = torch.float64 if generator.dtype == torch.float64 else torch.float32
         self._shape = generator.latent_shape(*group.images.generated)
-        self._stored, self._stored_rows = stored, classes * group.images.sources
         self._check_stored()
-        self._sampler = Sampler(group.recipe)
-        self._rows = ConditioningRows(group, conditioning, generator, profile, classes)
+        read = reader_of(stored) if isinstance(stored, bytes) else stored
+        record, rows = recipe.start.stored, classes * group.images.sources
+        self._stored = None if record is None else LatentRows(record, rows, read)
+        self._denoising = None
+        if not isinstance(recipe, DecodeRecipe):
+            self._denoising = Denoising(group, recipe, conditioning, choices, generator, profile, classes)
         self._corrections = corrections or {}
 
     def render(self, unit: Unit) -> np.ndarray:
@@ -77,25 +78,12 @@ class Renderer:
 
         Raises:
             PixelsError: values that are not finite.
+            SectionError: stored latents that break the specification.
         """
-        images = self._group.images
-        per_source = images.copies + 1
-        sources = sources_of(unit, per_source)
+        sources = sources_of(unit, self._group.images.copies + 1)
         pixels = round_levels(self.levels(sources))
-        for image, source in zip(pixels, sources, strict=True):
-            places, levels = self._corrections.get(source, (np.zeros(0, np.int64), np.zeros(0, np.uint8)))
-            image.reshape(-1)[places] = levels
-        if images.window is not None:
-            pixels = window_resize(pixels, images.window.block, images.size)
-        if per_source == 1:
-            return pixels
-        key = self._group.noise_key
-        copies = [
-            augment_gdd(image, key, class_, source, copy) if copy else image
-            for image, (class_, source) in zip(pixels, sources, strict=True)
-            for copy in range(per_source)
-        ]
-        return np.stack(copies)
+        correct(pixels, sources, self._corrections)
+        return finished(self._group, pixels, sources)
 
     def levels(
         self, sources: Sequence[Source], *, perturbation: float = 0.0, channels_last: bool = False
@@ -112,45 +100,21 @@ class Renderer:
             if len(asked) > UNIT_IMAGES:
                 raise UsageError("a unit of the profile 'reproducible' has at most eight images", found=len(asked))
             asked = asked[np.minimum(np.arange(UNIT_IMAGES), len(asked) - 1)]  # padded by repeating the last one
-        classes, indices = asked[:, 0], asked[:, 1]
-        candidates, streams = torch.from_numpy(indices), torch.from_numpy(classes)
+        classes, indices = asked[:, 0].copy(), asked[:, 1].copy()
 
-        def draw(n: int) -> Tensor:
-            noise = normals_torch(self._group.noise_key, candidates, streams, self._shape, n=n, device=self._device)
-            return noise.to(self._state_dtype)
-
-        per_class = self._group.images.sources
-        with settings(self._profile, self._device):
-            rows = classes * per_class + indices
-            clean = self._latents(rows)
-            by_class = self._group.conditioning.rows == "class"
-            condition = self._rows(classes if by_class else rows)
-            state = self._sampler.start(draw(0), clean)
+        def vary(state: Tensor) -> Tensor:
             if perturbation:
                 state = state * (1.0 + perturbation)
-            if channels_last:
-                state = state.contiguous(memory_format=torch.channels_last)
-            latents = self._sampler.run(self._denoiser(condition), state, draw, clean)
+            return state.contiguous(memory_format=torch.channels_last) if channels_last else state
+
+        with settings(self._profile, self._device):
+            stored = self._latents(classes * self._group.images.sources + indices)
+            if self._denoising is not None:
+                latents = self._denoising(classes, indices, self._shape, self._state_dtype, stored, vary)
+            else:
+                assert stored is not None  # the recipe `decode` has them
+                latents = vary(stored)
             return self._decode(latents, len(sources))
-
-    def _denoiser(self, condition: Condition) -> Denoise:
-        torch = require_torch()
-        without = self._rows.unconditional
-        guidance = self._group.recipe.guidance / MILLION
-
-        def network(state: Tensor, timestep: float, given: Condition) -> Tensor:
-            with operators(self._profile):
-                return self._generator.denoise(state, timestep, given)
-
-        if without is None:
-            return lambda state, timestep: network(state, timestep, condition)
-        both = Condition.cat([without.expand(len(condition)), condition])
-
-        def guided(state: Tensor, timestep: float) -> Tensor:
-            unguided, given = network(torch.cat([state, state]), timestep, both).chunk(2)
-            return unguided + (given - unguided) * guidance
-
-        return guided
 
     def _decode(self, latents: Tensor, count: int) -> np.ndarray:
         height, width = self._group.images.generated
@@ -174,15 +138,7 @@ class Renderer:
 
     def _latents(self, rows: np.ndarray) -> Tensor | None:
         """The stored latents of some rows in the dtype of the state, or None if the recipe has none."""
-        torch, record = require_torch(), self._group.recipe.start.stored
-        if record is None:
+        if self._stored is None:
             return None
-        if record.coded:
-            count, size = self._stored_rows, record.values
-            numbers = [coded.decode(self._stored, count, size, "lat", first=row, count=1) for row in rows.tolist()]
-            values = np.concatenate(numbers).reshape(-1, *record.shape)
-        else:
-            blocks = [rows_of(self._stored, record.row_bytes, row, row) for row in rows.tolist()]
-            values = latent_rows.decode(b"".join(blocks), len(blocks), record.shape, record.bits)
-        latents: Tensor = torch.from_numpy(values).to(self._device, self._state_dtype)
+        latents: Tensor = require_torch().from_numpy(self._stored(rows)).to(self._device, self._state_dtype)
         return latents

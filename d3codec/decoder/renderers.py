@@ -5,59 +5,78 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from d3codec import corrections
 from d3codec.decoder.plan import UNIT_IMAGES, Unit, corrections_by_source
 from d3codec.decoder.precision import compute_dtype
+from d3codec.decoder.section_reader import SectionReader
+from d3codec.errors import FormatError
 from d3codec.format.file import D3MFile
-from d3codec.format.manifest import row_section
-from d3codec.generators.weights import find_generator
+from d3codec.format.manifest import Group, SheetsRecipe, row_section
+from d3codec.generators.weights import Names, find_generator
 
 if TYPE_CHECKING:
-    from d3codec.decoder.render import Renderer
+    from d3codec.decoder.sheets import SheetRenderer
 
 Progress = Callable[[str, int, int], None]
 Run = list[Unit]
+
+
+class UnitRenderer(Protocol):
+    """What makes the pixels of one group, whatever its recipe."""
+
+    def render(self, unit: Unit) -> np.ndarray:
+        """Pixels of a unit, uint8 [images of the unit, height, width, 3]."""
 
 
 class Renderers:
     """The renderer of each group, made when it is first asked for; groups of one generator share its networks."""
 
     def __init__(
-        self,
-        file: D3MFile,
-        profile: str,
-        device: str,
-        given: str | Path | None,
-        trust_records: bool,
-        progress: Progress | None,
+        self, file: D3MFile, profile: str, device: str, given: Names, trust_records: bool, progress: Progress | None
     ) -> None:
         self._file, self._profile, self._device, self._given = file, profile, device, given
         self._trust_records, self._progress = trust_records, progress
-        self._renderers: dict[int, Renderer] = {}
+        self._renderers: dict[int, UnitRenderer] = {}
         self._networks: dict[tuple[bytes, str], Any] = {}
+
+    @property
+    def path(self) -> str:
+        return self._file.path
 
     def images_per_source(self, number: int) -> int:
         return self._file.content.groups[number].images.copies + 1
 
-    def of(self, number: int) -> Renderer:
+    def of(self, number: int) -> UnitRenderer:
         if number not in self._renderers:
-            from d3codec.decoder.render import Renderer
-
-            group = self._file.content.groups[number]
-            self._renderers[number] = Renderer(
-                group,
-                self._file.section(row_section(group), number),
-                self._network(group.generator, group.cast),
-                self._profile,
-                self._file.content.classes.count,
-                stored=self._file.section("lat", number) if group.recipe.start.stored is not None else b"",
-                corrections=self._corrections.get(number),
-            )
+            try:
+                self._renderers[number] = self._make(number, self._file.content.groups[number])
+            except FormatError as error:
+                error.file = error.file or self._file.path
+                raise
         return self._renderers[number]
+
+    def _make(self, number: int, group: Group) -> UnitRenderer:
+        file, classes = self._file, self._file.content.classes.count
+        if isinstance(group.recipe, SheetsRecipe):
+            return sheet_renderer(file, number)
+        from d3codec.decoder.render import Renderer
+
+        assert group.generator is not None  # only stored images have none
+        rows = row_section(group)
+        return Renderer(
+            group,
+            b"" if rows is None else file.section(rows, number),
+            self._network(number, group.generator, group.cast),
+            self._profile,
+            classes,
+            stored=b"" if group.recipe.start.stored is None else SectionReader(file, "lat", number),
+            choices=b"" if group.images.candidates is None else file.section("cnd", number),
+            corrections=self._corrections.get(number),
+        )
 
     @cached_property
     def _corrections(self) -> dict[int, Any]:
@@ -67,11 +86,12 @@ class Renderers:
             return {}
         return corrections_by_source(self._file.content, *corrections.decode(self._file.section("fix")))
 
-    def _network(self, generator: bytes, cast: str) -> Any:
+    def _network(self, number: int, generator: bytes, cast: str) -> Any:
         if (generator, cast) not in self._networks:
             if self._progress:
                 self._progress("load generator", 0, 1)
-            folder = find_generator(generator, cast, given=self._given, trust_records=self._trust_records)
+            folder = folder_of(self._file, number, self._given, self._trust_records)
+            assert folder is not None
             from d3codec.generators.load import load_generator
 
             self._networks[generator, cast] = load_generator(
@@ -82,10 +102,38 @@ class Renderers:
         return self._networks[generator, cast]
 
 
+def folder_of(file: D3MFile, number: int, given: Names, trust_records: bool) -> Path | None:
+    """Where the generator of a group lies, None if it has none; a name given may be that of another group's. Raises as
+    `find_generator` does."""
+    named = {(group.generator, group.cast) for group in file.content.groups if group.generator is not None}
+    group = file.content.groups[number]
+    if group.generator is None:
+        return None
+    others = named - {(group.generator, group.cast)}
+    return find_generator(group.generator, group.cast, given=given, others=others, trust_records=trust_records)
+
+
+def sheet_renderer(file: D3MFile, number: int) -> SheetRenderer:
+    """That of a group of stored images. Raises as it does."""
+    from d3codec.decoder.sheets import SheetRenderer
+
+    group, read = file.content.groups[number], SectionReader(file, "img", number)
+    assert isinstance(group.recipe, SheetsRecipe)
+    return SheetRenderer(group, group.recipe, file.content.classes.count, read, len(read))
+
+
 def render_units(renderers: Renderers, units: Run, at_once: int) -> list[np.ndarray]:
     """Pixels of some units of one group, `at_once` generated images computed together."""
     if not units:
         return []
+    try:
+        return _rendered(renderers, units, at_once)
+    except FormatError as error:
+        error.file = error.file or renderers.path
+        raise
+
+
+def _rendered(renderers: Renderers, units: Run, at_once: int) -> list[np.ndarray]:
     renderer = renderers.of(units[0].group)
     if at_once == UNIT_IMAGES:
         return [renderer.render(unit) for unit in units]

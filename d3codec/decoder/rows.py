@@ -20,6 +20,7 @@ from d3codec.format.manifest import (
     ClassIdConditioning,
     DeltaConditioning,
     Group,
+    NoConditioning,
     TokensConditioning,
     VectorsConditioning,
     WordsConditioning,
@@ -41,6 +42,7 @@ class ConditioningRows:
         generator: loaded in the profile's dtype. classes: of the dataset.
 
     Attributes:
+        by_class: whether there is a row a class, not one a source.
         unconditional: what guidance steers away from, a batch of one, or None.
 
     Raises:
@@ -51,7 +53,9 @@ class ConditioningRows:
     def __init__(self, group: Group, data: bytes, generator: Generator, profile: str, classes: int) -> None:
         self._generator, self._profile = generator, profile
         conditioning = group.conditioning
-        self._count = classes * (group.images.sources if conditioning.rows == "image" else 1)
+        assert not isinstance(conditioning, NoConditioning)
+        self.by_class = conditioning.rows == "class"
+        self._count = classes * (1 if self.by_class else group.images.sources)
         self._blocks: OrderedDict[int, Condition] = OrderedDict()
         self._rows: _Rows
         if isinstance(conditioning, ClassIdConditioning):

@@ -10,7 +10,6 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -19,12 +18,20 @@ from d3codec.decoder.budget import Budget
 from d3codec.decoder.cache import NEWEST, cache_limit, home, stored_bytes
 from d3codec.decoder.cache_filler import Job
 from d3codec.decoder.plan import UNIT_IMAGES, Plan, Unit
-from d3codec.decoder.precision import choose_device, compute_dtype, differences, fingerprint, settings
+from d3codec.decoder.precision import (
+    check_profile,
+    choose_device,
+    compute_dtype,
+    differences,
+    fingerprint,
+    has_networks,
+    settings,
+)
 from d3codec.decoder.processes import START_SECONDS, Helpers, environments, most_processes, worthwhile
-from d3codec.decoder.renderers import Progress, Renderers, Run, render_units
+from d3codec.decoder.renderers import Progress, Renderers, Run, folder_of, render_units
 from d3codec.errors import OutputError, UsageError
 from d3codec.format.file import D3MFile
-from d3codec.generators.weights import find_generator, require_torch
+from d3codec.generators.weights import Names, require_torch
 
 Processes = int | Literal["auto"]
 ANY_BATCH = ("fast",)  # profiles in which the number of images that are computed together is free
@@ -36,7 +43,7 @@ def decoded_units(
     *,
     profile: str,
     device: str,
-    generator: str | Path | None = None,
+    generator: Names = None,
     batch_size: int | None = None,
     cache: bool = True,
     progress: Progress | None = None,
@@ -49,19 +56,25 @@ def decoded_units(
 
     The generator is loaded when the first unit is missing from the cache. Arguments are those of `decode`;
     `cache=False` neither reads nor writes it, which leaves no place where helpers could put units;
-    `trust_records=False` hashes the weights again; `budget` bounds the time that the first unit lets expect. Raises as
-    `decode` does, and PixelsError for values that are not finite.
+    `trust_records=False` hashes the weights again; `budget` bounds the time that the first unit lets expect. A file of
+    stored images alone needs neither torch nor helpers. Raises as `decode` does, and PixelsError for values that are
+    not finite.
     """
-    require_torch()
-    compute_dtype(profile)
+    check_profile(profile)
+    networks = has_networks(file.content)
+    if networks:
+        compute_dtype(profile)  # torch is there
     for name, number in (("batch_size", batch_size), ("processes", None if processes == "auto" else processes)):
         if number is not None and (type(number) is not int or number < 1):
             raise UsageError("at least one is needed", field=name, found=number)
     if not cache and processes not in (1, "auto"):
         raise UsageError("several processes need the cache", field="processes", found=processes, expected=1)
-    device = choose_device(device)
-    with settings(profile, device):  # a setting that cannot be kept is told before anything is decoded
-        pass
+    device = choose_device(device, networks)
+    if networks:
+        with settings(profile, device):  # a setting that cannot be kept is told before anything is decoded
+            pass
+    else:
+        processes = 1
     at_once = (batch_size or UNIT_IMAGES) if profile in ANY_BATCH else UNIT_IMAGES
     folder, limit = (home(), cache_limit(cache_gigabytes)) if cache else (None, 0)
     size = stored_bytes(file.content, plan.units)
@@ -72,13 +85,12 @@ def decoded_units(
             f"--cache-gb {-(-size // 10**9)} (cache_gigabytes in Python) keeps it whole.",
             stacklevel=2,
         )
-    here = fingerprint(device)
+    here = fingerprint(device, file.content)
     job = Job.of(file, profile, device, here, generator, trust_records, at_once, folder, limit, protect=size <= limit)
     renderers = Renderers(file, profile, device, generator, trust_records, progress)
     if generator is not None:  # one that is wrong is told, whatever the cache holds
         for number in sorted({unit.group for unit in plan.units}):
-            group = file.content.groups[number]
-            find_generator(group.generator, group.cast, given=generator, trust_records=trust_records)
+            folder_of(file, number, generator, trust_records)
     runs = list(_runs(plan.units, at_once))
     total, done = sum(len(unit.classes) for unit in plan.units), 0
     with _Making(job, renderers, runs, processes, budget, file) as making:
@@ -227,9 +239,12 @@ class _Making:
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
     """So many threads of torch inside; None leaves them as they are."""
+    if count is None:
+        yield
+        return
     torch = require_torch()
     before = torch.get_num_threads()
-    if count in (None, before):
+    if count == before:
         yield
         return
     torch.set_num_threads(count)

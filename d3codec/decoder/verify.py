@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from d3codec.decoder.budget import Budget, Work
@@ -19,6 +18,7 @@ from d3codec.decoder.values import check_coded, check_coded_work
 from d3codec.errors import PixelsError, UsageError
 from d3codec.format.file import D3MFile
 from d3codec.format.manifest import Exact, ExactFixed
+from d3codec.generators.weights import Names
 
 Progress = Callable[[str, int, int], None]
 Image = tuple[int, int, int]  # group, class, index
@@ -53,7 +53,7 @@ def verify(
     path: str | os.PathLike[str] | D3MFile,
     *,
     decode: Literal["all"] | int | None = None,
-    generator: str | Path | None = None,
+    generator: Names = None,
     device: str = "auto",
     budget: Budget | None = Budget(),  # noqa: B008  # frozen
     progress: Progress | None = None,
@@ -127,17 +127,17 @@ def _check_pixels(
     file: D3MFile,
     found: _Found,
     decode: Literal["all"] | int,
-    generator: str | Path | None,
+    generator: Names,
     device: str,
     budget: Budget | None,
     progress: Progress | None,
 ) -> VerifyReport:
     from d3codec.decoder.digests import pixel_digest
     from d3codec.decoder.plan import Extent
-    from d3codec.decoder.precision import choose_device, differences, fingerprint
+    from d3codec.decoder.precision import choose_device, differences, fingerprint, has_networks
 
-    device = choose_device(device)
-    here, warnings = fingerprint(device), []
+    device = choose_device(device, has_networks(file.content))
+    here, warnings = fingerprint(device, file.content), []
     classes, extent = file.content.classes.count, Extent.of(file.content)
     if decode != "all" and found.leaves:
         extent = Extent.of(file.content, range(min(classes, decode)), -(-decode // classes))
@@ -180,7 +180,7 @@ def _digests(
     file: D3MFile,
     plan: Any,
     wanted: set[Image],
-    generator: str | Path | None,
+    generator: Names,
     device: str,
     budget: Budget | None,
     progress: Progress | None,

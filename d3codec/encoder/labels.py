@@ -12,6 +12,7 @@ from d3codec.encoder.relabel import divergence
 from d3codec.errors import TeacherError, UsageError
 from d3codec.format import limits
 from d3codec.format.manifest import (
+    AdaptiveLabels,
     HardLabels,
     Labels,
     QuantizedLabels,
@@ -23,8 +24,10 @@ from d3codec.format.manifest import (
 from d3codec.labels import quantized, raw16, topk
 from d3codec.labels.rows import checked
 
-KINDS = ("hard", "int8", "fp16", "top-k", "ranked-head")
+KINDS = ("hard", "int8", "fp16", "top-k", "ranked-head", "adaptive")
+STEPPED = ("int8", "adaptive")
 TOPK_BYTES = 40.0  # ten of a thousand classes
+ADAPTIVE_STEP = 200  # coarser costs students accuracy, finer costs bytes
 TEMPERATURES = (1, 4, 20)
 _MOST_BYTES = 1 << 16  # a label, where the default is raised until it is possible
 
@@ -33,8 +36,9 @@ _MOST_BYTES = 1 << 16  # a label, where the default is raised until it is possib
 class LabelChoice:
     """How labels are to be stored.
 
-    kind: one of KINDS. step: of int8, in 1/256 nat, None for the finest that fits. bytes: at most so many a label, of
-    top-k and ranked-head; None for TOPK_BYTES and `default_bytes`.
+    kind: one of KINDS. step: in 1/256 nat, of int8 (None for the finest that fits) and adaptive (None for
+    ADAPTIVE_STEP, or with bytes the finest that fits). bytes: at most so many a label, of top-k, ranked-head and
+    adaptive; None for TOPK_BYTES and `default_bytes`.
     """
 
     kind: str = "ranked-head"
@@ -45,12 +49,14 @@ class LabelChoice:
         """The field that does not fit the kind, and what is expected; None if all is good."""
         if self.kind not in KINDS:
             return "labels", ", ".join(KINDS)
-        if self.step is not None and not (self.kind == "int8" and 1 <= self.step <= limits.LABEL_STEP):
-            return "label_step", f"1 to {limits.LABEL_STEP}, with labels int8 alone"
+        if self.step is not None and not (self.kind in STEPPED and 1 <= self.step <= limits.LABEL_STEP):
+            return "label_step", f"1 to {limits.LABEL_STEP}, with labels int8 or adaptive alone"
         if self.bytes is None:
             return None
-        if self.kind not in ("top-k", "ranked-head"):
-            return "label_bytes", "nothing but with labels top-k or ranked-head (int8 takes a label step)"
+        if self.kind not in ("top-k", "ranked-head", "adaptive"):
+            return "label_bytes", "nothing but with labels top-k, ranked-head or adaptive (int8 takes a label step)"
+        if self.step is not None:
+            return "label_bytes", "either a label step or bytes a label"
         return None if 0 < self.bytes < float("inf") else ("label_bytes", "a number above 0")
 
 
@@ -66,6 +72,11 @@ class StoredLabels:
     def claims(self) -> dict[str, str]:
         """What `about` says of them."""
         return {f"{CLAIM}{temperature}": f"{value:.4g}" for temperature, value in self.divergences.items()}
+
+
+def default_kind(classes: int) -> str:
+    """The kind that holds labels of so many classes best."""
+    return "adaptive" if classes <= limits.ADAPTIVE_WIDTH else "ranked-head"
 
 
 def default_bytes(classes: int) -> float:
@@ -103,7 +114,8 @@ def store_labels(
     try:
         record, data = _encode(values, of_row, choice, None if columns is None else "col")
     except ValueError as error:
-        field = "label_step" if choice.kind == "int8" else "label_bytes"
+        field = "labels" if choice.kind == "adaptive" and choice.bytes is None else "label_bytes"
+        field = "label_step" if choice.kind == "int8" else field
         raise UsageError(
             f"labels {choice.kind} that do not fit the teacher's logits", field=field, found=str(error)
         ) from error
@@ -130,7 +142,19 @@ def _encode(
     if choice.kind == "top-k":
         k = _k(logits.shape[1], TOPK_BYTES if choice.bytes is None else choice.bytes)
         return TopkLabels(kept=k, **shared), topk.encode(logits, k)
+    if choice.kind == "adaptive":
+        return AdaptiveLabels(**shared), _adaptive(logits, classes, choice)
     return RankedHeadLabels(**shared), _ranked_head(logits, classes, choice.bytes)
+
+
+def _adaptive(logits: np.ndarray, classes: np.ndarray, choice: LabelChoice) -> bytes:
+    from d3codec.labels import adaptive
+
+    if logits.shape[1] > limits.ADAPTIVE_WIDTH:
+        raise ValueError(f"{logits.shape[1]} columns, adaptive labels have at most {limits.ADAPTIVE_WIDTH}")
+    if choice.bytes is not None:
+        return adaptive.encode_bytes(logits, classes, choice.bytes)
+    return adaptive.encode(logits, classes, step=choice.step or ADAPTIVE_STEP)
 
 
 def _k(width: int, label_bytes: float) -> int:

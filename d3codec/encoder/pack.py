@@ -37,6 +37,8 @@ from d3codec.format.manifest import (
     Profile,
     Reproducible,
     WordsConditioning,
+    row_section,
+    section_plan,
 )
 from d3codec.generators.ready import ReadyConfiguration, fitting_offset
 
@@ -136,9 +138,10 @@ def read_recipe(folder: Path, guidance: float, steps: int) -> DdimRecipe:
 def ready_recipe(known: ReadyConfiguration, guidance: float, steps: int) -> DdimRecipe | None:
     """The recipe of a ready configuration with this guidance and number of steps; None if its sampler is not DDIM.
 
-    UsageError for guidance or steps out of range.
+    UsageError for guidance or steps out of range, GeneratorError for an autoencoder alone.
     """
-    _check_sampler(guidance, steps, known.recipe["betas"][3])
+    if known.recipe:
+        _check_sampler(guidance, steps, known.recipe["betas"][3])
     recipe = known.sampling(guidance=guidance, steps=steps)
     return recipe if isinstance(recipe, DdimRecipe) else None
 
@@ -217,16 +220,18 @@ def pack_file(
     count: int,
     group: Group,
     conditioning: bytes,
-    labels: Mapping[str, bytes],
+    others: Mapping[str, bytes],
     pixels: Pixels,
     about: About,
     ancillary: Mapping[str, bytes],
 ) -> bytes:
-    """The bytes of a file with one group: the `cls` section of `count` classes, `emb` or `wrd`, those of the labels by
-    name, `x-` sections.
+    """The bytes of a file with one group: the `cls` section of `count` classes, the rows of its conditioning (b"" if it
+    has none), the group's other sections by name, `x-` sections.
     """
-    sections: dict[tuple[str, int | None], bytes] = {("cls", None): classes, (_row_section(group), 0): conditioning}
-    sections |= {(name, 0): data for name, data in labels.items()}
+    sections: dict[tuple[str, int | None], bytes] = {("cls", None): classes}
+    sections |= {(name, 0): data for name, data in others.items()}
+    if (rows := row_section(group)) is not None:
+        sections[rows, 0] = conditioning
     if pixels.corrections is not None and len(pixels.corrections[0]):
         sections[("fix", None)] = corrections.encode(*pixels.corrections)
     if pixels.profile == "reproducible":
@@ -250,10 +255,6 @@ class Pixels:
             count = 0 if self.corrections is None else len(self.corrections[0])
             return Exact(pixels=self.digest, corrections=count)
         return ExactFixed(pixels=self.digest) if self.profile == "exact-fixed" else Reproducible()
-
-
-def _row_section(group: Group) -> str:
-    return "emb" if group.conditioning.kind == "delta" else "wrd"
 
 
 def leaf_section(digests: Sequence[bytes], leaf_bytes: int) -> dict[str, bytes]:
@@ -309,15 +310,21 @@ def _without_label_claims(about: About | None) -> About | None:
 def _repack(
     file: D3MFile | str | Path | bytes, change: Callable[[Group, bytes], tuple[Group, bytes]], *, keep_pixels: bool
 ) -> bytes:
-    """A file with changed groups and without labels; `change` takes and gives a group and its rows."""
+    """A file with changed groups and without labels; `change` takes and gives a group and the rows of its conditioning
+    (b"" if it has none). What else a group has beside labels stays."""
     opened = file if isinstance(file, D3MFile) else D3MFile.open(file)
     opened.verify()
     groups: list[Group] = []
-    sections: dict[tuple[str, int | None], bytes] = {("cls", None): opened.section("cls")}
+    sections: dict[tuple[str, int | None], bytes] = {}
+    for planned in section_plan(opened.content):
+        if planned.name not in ("fix", "col", "lab"):
+            sections[planned.name, planned.group] = opened.section(planned.name, planned.group)
     for number, group in enumerate(opened.content.groups):
-        new, rows = change(group, opened.section(_row_section(group), number))
+        name = row_section(group)
+        new, rows = change(group, b"" if name is None else sections.pop((name, number)))
         groups.append(new)
-        sections[_row_section(new), number] = rows
+        if (name := row_section(new)) is not None:
+            sections[name, number] = rows
     about, profile = _without_label_claims(opened.about), opened.content.profile
     ancillary: dict[str, bytes] = {}
     if about and keep_pixels:

@@ -23,6 +23,19 @@ class LossCurve:
 
 
 @dataclass(frozen=True)
+class CandidateFigures:
+    """What trying several noises an image changed.
+
+    tried: noises an image; changed_percent: images that take another one than the first; first_agreement_percent: what
+    agreement_percent would be with the first of every image, decoded in the profile `reproducible`.
+    """
+
+    tried: int
+    changed_percent: float
+    first_agreement_percent: float
+
+
+@dataclass(frozen=True)
 class EncodeReport:
     """The result of `encode`.
 
@@ -33,7 +46,8 @@ class EncodeReport:
     label_step: of labels int8, in 1/256 nat; label_bytes: stored, a label; label_kl_nats: of the stored from the
     teacher's labels at temperature 1, mean (None with hard labels);
     agreement_percent: patches of the decoded images whose largest teacher logit is that of their class, by
-    class name in agreement_by_class; seconds: by stage, over all runs that worked on it.
+    class name in agreement_by_class; candidates: None where one noise was tried an image;
+    seconds: by stage, over all runs that worked on it.
     """
 
     output: str
@@ -56,6 +70,7 @@ class EncodeReport:
     label_kl_nats: float | None
     agreement_percent: float
     agreement_by_class: dict[str, float]
+    candidates: CandidateFigures | None
     loss: LossCurve
     seconds: dict[str, float]
     options: dict[str, Any]
@@ -70,6 +85,14 @@ class EncodeReport:
             return f"profile {self.profile}"
         noise = f"decodes differ by at most {self.decode_noise_levels:.1g} of a level before rounding"
         return f"profile {self.profile}: {noise}, {self.corrections} values near a boundary are listed"
+
+    def _candidates(self) -> list[str]:
+        if (found := self.candidates) is None:
+            return []
+        return [
+            f"{found.tried:,} noises tried an image: {found.changed_percent:.1f} % take another than the first, "
+            + f"with which {found.first_agreement_percent:.1f} % of the patches would agree"
+        ]
 
     def as_text(self) -> str:
         """A few lines for a person."""
@@ -90,6 +113,7 @@ class EncodeReport:
             ),
             f"{self.agreement_percent:.1f} % of the patches agree with the teacher; lowest: "
             + ", ".join(f"{name} {percent:.1f} %" for name, percent in worst),
+            *self._candidates(),
             f"loss: initial embedding {self.loss.start:.4f}, learned {self.loss.end:.4f}",
             "seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in self.seconds.items()),
         ]

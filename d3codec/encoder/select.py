@@ -2,9 +2,9 @@
 
 The rule of RDED (Sun et al., arXiv 2312.03526, section 3; D3M, arXiv 2403.07142, section 3.1): several random
 square crops an image, the one with the lowest cross-entropy for the true class is kept, and a class's images
-are sorted by it. One difference to RDED's code: a crop is resized to the patch's side, not padded with
-zeros, before the teacher sees it (D3M does not say; so the teacher sees here what it sees when it labels
-decoded patches).
+are sorted by it. RDED's code looks at some of a class's images and shows the teacher a crop in the middle of an
+empty image (`members`, `canvas`); without these a crop is resized to the patch's side and shown as it is (D3M does
+not say; so the teacher sees what it sees when it labels decoded patches).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from d3codec.encoder.relabel import TEACHER_BATCH, Teacher, cross_entropy, teach
 from d3codec.errors import ImagesError
 from d3codec.sources import LabelledImages
 
+PADDING = (124, 116, 104)  # the mean colour of ImageNet: zero after the usual normalisation
 ATTEMPTS = 10  # draws of a crop before the largest central square is taken, as in torchvision
 
 
@@ -88,6 +89,8 @@ def select_class(
     crop_scale: tuple[float, float] = (0.08, 1.0),
     side: int,
     seed: int = 0,
+    members: int | None = None,
+    canvas: int | None = None,
 ) -> Choice:
     """The best crop of every image of one class, the lowest cross-entropy first.
 
@@ -100,28 +103,43 @@ def select_class(
         side: of a patch as the teacher sees it, in pixels.
         seed: the crops of an image depend on it, on the class and on the image's rank in its class, on
             nothing else.
+        members: how many images of the class are looked at, drawn by `seed`; None: all.
+        canvas: the teacher sees crops in the middle of squares of so many pixels of the colour PADDING, as in RDED's
+            code; None: as they are.
 
     Raises:
         TeacherError: as `teacher_logits`.
     """
-    members = np.flatnonzero(images.labels == label)
-    boxes = np.zeros((len(members), crops, 4), np.int64)
-    losses = np.zeros((len(members), crops))
+    own = np.flatnonzero(images.labels == label)
+    if members is not None and members < len(own):
+        own = own[np.sort(uniforms(seed, label, len(own), len(own)).argsort(kind="stable")[:members])]
+    boxes = np.zeros((len(own), crops, 4), np.int64)
+    losses = np.zeros((len(own), crops))
     at_once = max(1, TEACHER_BATCH // crops)
-    for first in range(0, len(members), at_once):
+    for first in range(0, len(own), at_once):
         patches = []
-        for rank in range(first, min(first + at_once, len(members))):
-            image = images.images[members[rank]]
+        for rank in range(first, min(first + at_once, len(own))):
+            image = images.images[own[rank]]
             height, width = image.shape[:2]
             draws = uniforms(seed, label, rank, crops * 3 * ATTEMPTS).reshape(crops, -1)
             boxes[rank] = [crop_box(height, width, crop_scale, draw) for draw in draws]
-            patches += [cut_patch(image, box, side) for box in boxes[rank]]
+            patches += [_on_canvas(cut_patch(image, box, side), canvas) for box in boxes[rank]]
         logits = teacher_logits(teacher, np.stack(patches), len(images.class_names))
         losses[first : first + at_once] = cross_entropy(logits, label).reshape(-1, crops)
     best = losses.argmin(axis=1)
-    rows = np.arange(len(members))
+    rows = np.arange(len(own))
     order = losses[rows, best].argsort(kind="stable")
-    return Choice(members[order], boxes[rows, best][order], losses[rows, best][order])
+    return Choice(own[order], boxes[rows, best][order], losses[rows, best][order])
+
+
+def _on_canvas(patch: np.ndarray, canvas: int | None) -> np.ndarray:
+    if canvas is None:
+        return patch
+    height, width = patch.shape[:2]
+    top, left = (canvas - height) // 2, (canvas - width) // 2
+    square = np.full((canvas, canvas, 3), PADDING, np.uint8)
+    square[top : top + height, left : left + width] = patch
+    return square
 
 
 def choice_patches(images: LabelledImages, choice: Choice, side: int) -> np.ndarray:

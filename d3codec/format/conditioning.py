@@ -1,4 +1,4 @@
-"""Records of what a row gives to the generator: spec/d3m-0.3.md section 3.3."""
+"""Records of what a row gives to the generator: spec/d3m-0.4.md section 3.3."""
 
 from __future__ import annotations
 
@@ -141,12 +141,24 @@ class ClassIdConditioning(Record):
     rows: Annotated[Literal["class"], Field(alias="r")] = "class"
 
 
+class NoConditioning(Record):
+    """Nothing is given: the images are decoded from what is stored, by no denoiser."""
+
+    kind: Annotated[Literal["none"], Field(alias="k")] = "none"
+
+    @property
+    def negative(self) -> None:
+        """There is no unconditional branch."""
+        return None
+
+
 Conditioning = Annotated[
     Annotated[DeltaConditioning, Tag("=delta")]
     | Annotated[WordsConditioning, Tag("=words")]
     | Annotated[TokensConditioning, Tag("=tokens")]
     | Annotated[VectorsConditioning, Tag("=vectors")]
-    | Annotated[ClassIdConditioning, Tag("=class-id")],
+    | Annotated[ClassIdConditioning, Tag("=class-id")]
+    | Annotated[NoConditioning, Tag("=none")],
     tagged("k", "kind"),
 ]
 

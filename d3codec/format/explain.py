@@ -168,9 +168,12 @@ def _start(value: Any, _record: Any) -> str:
     text = f"{_real(value.a)} * stored + {_real(value.b)} * noise"
     if value.stored is None:
         return text
-    coded = "entropy-coded, at most " if value.stored.coded else ""
-    shape = " x ".join(map(str, value.stored.shape))
-    return f"{text}, stored latents of {shape} values of {coded}{value.stored.bits} bits"
+    return f"{text}, stored latents of {_latents(value.stored)}"
+
+
+def _latents(value: Any, _record: Any = None) -> str:
+    coding = ("{} bits", "entropy-coded, at most {} bits", "no bits of their own: transform-coded")[value.coding]
+    return f"{' x '.join(map(str, value.shape))} values of {coding.format(value.bits)}"
 
 
 def _lengths(value: Any, content: Any) -> str:
@@ -191,6 +194,7 @@ _WORDS: dict[tuple[str, str], _Words] = {
     ("Images", "count"): lambda value, _: f"{value} a class",
     ("Images", "size"): lambda value, _: f"{_sides(value)} pixels (height, width)",
     ("Images", "window"): _window,
+    ("Images", "candidates"): lambda value, _: f"choices of {value} bits, one a source, among {1 << value} noises",
     ("GddAugmentation", "copies"): lambda value, _: f"{value} of each source",
     ("DeltaConditioning", "bits"): lambda value, _: f"{value} a value",
     ("DeltaConditioning", "coded"): _coded,
@@ -208,6 +212,12 @@ _WORDS: dict[tuple[str, str], _Words] = {
     ("_Recipe", "start"): _start,
     ("_Recipe", "timesteps"): lambda value, _: f"{value[0]}, offset {value[1]}",
     ("DdimRecipe", "eta"): _real,
+    ("DecodeRecipe", "sampler"): lambda *_: "decode: the autoencoder decodes the stored latents",
+    ("DecodeRecipe", "latents"): _latents,
+    ("SheetsRecipe", "sampler"): lambda *_: "stored: the file holds the images",
+    ("SheetsRecipe", "format"): lambda value, _: f"{value} files",
+    ("SheetsRecipe", "per_sheet"): lambda value, _: f"{value} images",
+    ("SheetsRecipe", "columns"): lambda value, _: f"{value} images side by side",
     ("HardLabels", "kind"): lambda *_: "hard (the class)",
     ("QuantizedLabels", "kind"): lambda *_: "quantized logits",
     ("QuantizedLabels", "step"): lambda value, _: f"{value}/256 nat",
@@ -219,5 +229,8 @@ _WORDS: dict[tuple[str, str], _Words] = {
     ("TopkLabels", "width"): lambda value, _: f"of {value} columns",
     ("RankedHeadLabels", "kind"): lambda *_: "ranked-head logits",
     ("RankedHeadLabels", "width"): lambda value, _: f"{value} logits a patch",
+    ("AdaptiveLabels", "kind"): lambda *_: "adaptive logits",
+    ("AdaptiveLabels", "width"): lambda value, _: f"{value} logits a patch",
+    ("About", "weights"): lambda value, _: f"{' : '.join(map(str, value))}, shares of a training batch",
     ("Content", "lengths"): _lengths,
 }

@@ -1,4 +1,4 @@
-"""Records of the images of a group: spec/d3m-0.3.md section 3.2."""
+"""Records of the images of a group: spec/d3m-0.4.md section 3.2."""
 
 from __future__ import annotations
 
@@ -37,11 +37,12 @@ class GddAugmentation(Record):
 class Images(Record):
     """Grid (rows, columns) of the collage, `count` images a class, size (height, width) in pixels.
 
-    Without a window the generator makes images of `size`. `candidates` None: an image's candidate is its source.
+    Without a window the generator makes images of `size`. `candidates` None: an image's candidate is the index of its
+    source; else the bits of a choice among 2^candidates of them, which section `cnd` holds for each source.
     """
 
     augmentation: Annotated[GddAugmentation | None, Field(alias="a")] = None
-    candidates: Annotated[None, Field(alias="c")] = None
+    candidates: Annotated[int | None, Field(alias="c", ge=1, le=limits.CANDIDATE_BITS)] = None
     grid: Annotated[Sides, Field(alias="g")]
     count: Annotated[int, Field(alias="n", ge=1, le=limits.IMAGES_PER_CLASS)]
     size: Annotated[Sides, Field(alias="s")]
@@ -53,6 +54,8 @@ class Images(Record):
             raise ValueError("size must be a multiple of the grid")
         if self.count % (self.copies + 1):
             raise ValueError("the count must be a multiple of the source and its copies")
+        if self.sources << (self.candidates or 0) > limits.CANDIDATES:
+            raise ValueError("a class has at most 2^32 candidates")
         return self
 
     @property
@@ -64,6 +67,11 @@ class Images(Record):
     def sources(self) -> int:
         """Images a class that the generator makes."""
         return self.count // (self.copies + 1)
+
+    @property
+    def choice_bytes(self) -> int:
+        """Bytes of a row of the section `cnd`: the choices of a class."""
+        return -(-self.sources * (self.candidates or 0) // 8)
 
     @property
     def generated(self) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Records of labels: spec/d3m-0.3.md section 3.5. What their rows mean is known to labels/."""
+"""Records of labels: spec/d3m-0.4.md section 3.5. What their rows mean is known to labels/."""
 
 from __future__ import annotations
 
@@ -84,16 +84,25 @@ class RankedHeadLabels(Record):
     width: LabelWidth
 
 
-LABEL_NAMES = {"h": "hard", "q": "int8", "f": "fp16", "t": "top-k", "r": "ranked-head"}
+class AdaptiveLabels(Record):
+    """Teacher logits of few classes as one stream of free length, whose model learns as it goes (spec/labels.md)."""
+
+    kind: Annotated[Literal["a"], Field(alias="k")] = "a"
+    columns: Columns = None
+    width: Annotated[int, Field(alias="w", ge=1, le=limits.ADAPTIVE_WIDTH)]
+
+
+LABEL_NAMES = {"h": "hard", "q": "int8", "f": "fp16", "t": "top-k", "r": "ranked-head", "a": "adaptive"}
 """What people call the kinds."""
 
-SoftLabels = QuantizedLabels | Raw16Labels | TopkLabels | RankedHeadLabels
+SoftLabels = QuantizedLabels | Raw16Labels | TopkLabels | RankedHeadLabels | AdaptiveLabels
 Labels = Annotated[
     Annotated[HardLabels, Tag("=h")]
     | Annotated[QuantizedLabels, Tag("=q")]
     | Annotated[Raw16Labels, Tag("=f")]
     | Annotated[TopkLabels, Tag("=t")]
-    | Annotated[RankedHeadLabels, Tag("=r")],
+    | Annotated[RankedHeadLabels, Tag("=r")]
+    | Annotated[AdaptiveLabels, Tag("=a")],
     tagged("k", "kind"),
 ]
 

@@ -1,9 +1,9 @@
-"""Every limit of spec/d3m-0.3.md in one place. All are normative: a reader refuses what lies above them."""
+"""Every limit of spec/d3m-0.4.md in one place. All are normative: a reader refuses what lies above them."""
 
 from __future__ import annotations
 
 MAGIC = b"\x89D3M\r\n\x1a\n"
-VERSION = (0, 3)
+VERSION = (0, 4)
 
 HEAD_BYTES = 32  # the fixed part of the head
 ENTRY_BYTES = 8  # one row of the part table
@@ -41,10 +41,16 @@ BETA = MILLION - 1
 SIGNAL = 2.0**-64  # least that the last alpha-bar may be
 TRAINING_STEPS = 10_000
 STEPS = 1_000
+TRANSFORM_SIDE = 64  # of transform-coded latents
+CANDIDATE_BITS = 16
+CANDIDATES = 1 << 32  # of a class: a word of the noise's counter
+SHEET_SIDE = 16_383  # in pixels: what AVIF and WebP can hold
+SHEET_PIXELS = 1 << 26  # of a sheet, which readers hold whole
 LABEL_STEP = 65_535
 TOPK = 1_024
 INDEX16_WIDTH = 65_536  # widest labels whose columns are 16-bit numbers
-LABEL_ROWS = 1 << 26  # of kind `r`, whose length says nothing about their number
+LABEL_ROWS = 1 << 26  # of kinds `r` and `a`, whose length says nothing about their number
+ADAPTIVE_WIDTH = 64  # of kind `a`, whose work grows with it
 CODED_VALUES = 1 << 32  # of a coded section, whose length says nothing about their number
 NOISE_KEY = (1 << 64) - 1
 CORRECTIONS = 1 << 22  # an entry has two bytes or more, the section 8 MiB
@@ -54,4 +60,5 @@ ONE_DIGEST_BYTES = 65_536  # critical raw bytes up to which one digest covers th
 NAME_BYTES = 64  # authorities, names of sections
 TEXT_BYTES = 4_096  # strings of `about`
 CLAIMS = 256
+TRAINING_WEIGHT = 255
 CLASS_TEXT_BYTES = 65_536  # id or name of a class

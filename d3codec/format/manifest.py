@@ -1,4 +1,4 @@
-"""The records of the manifest: spec/d3m-0.3.md section 3. Attribute names are long, wire keys are the spec's.
+"""The records of the manifest: spec/d3m-0.4.md section 3. Attribute names are long, wire keys are the spec's.
 
 Every record is complete and immutable, every number and string is bounded. Building one from bad values, a
 file's or a caller's, raises ManifestError and never pydantic's ValidationError.
@@ -15,6 +15,7 @@ from d3codec.format.conditioning import (
     ClassIdConditioning,
     Conditioning,
     DeltaConditioning,
+    NoConditioning,
     SecondEncoder,
     TokensConditioning,
     VectorsConditioning,
@@ -23,6 +24,7 @@ from d3codec.format.conditioning import (
 from d3codec.format.fields import Digest, FreeLength, Name, OneOrMoreDigests, RawLengths, Text, listed, tagged
 from d3codec.format.images import GddAugmentation, Images, Window
 from d3codec.format.labels import (
+    AdaptiveLabels,
     HardLabels,
     Labels,
     QuantizedLabels,
@@ -30,6 +32,7 @@ from d3codec.format.labels import (
     Raw16Labels,
     SoftLabels,
     TopkLabels,
+    label_row_bytes,
 )
 from d3codec.format.plan import (
     PlannedSection,
@@ -42,18 +45,35 @@ from d3codec.format.plan import (
     row_section,
     section_plan,
 )
-from d3codec.format.recipe import DdimRecipe, EulerRecipe, Recipe, ReinjectRecipe, Start, StoredLatents
+from d3codec.format.recipe import (
+    BLOCKS,
+    TRANSFORM,
+    VALUES,
+    DdimRecipe,
+    DecodeRecipe,
+    EulerRecipe,
+    Recipe,
+    ReinjectRecipe,
+    SheetsRecipe,
+    Start,
+    StoredLatents,
+)
 from d3codec.format.record import ListRecord, Record
 
 __all__ = [
+    "BLOCKS",
     "REPRODUCIBLE",
+    "TRANSFORM",
+    "VALUES",
     "About",
+    "AdaptiveLabels",
     "AncillaryEntry",
     "ClassIdConditioning",
     "Classes",
     "Conditioning",
     "Content",
     "DdimRecipe",
+    "DecodeRecipe",
     "DeltaConditioning",
     "EulerRecipe",
     "Exact",
@@ -64,6 +84,7 @@ __all__ = [
     "Images",
     "Labels",
     "Manifest",
+    "NoConditioning",
     "PlannedSection",
     "Profile",
     "QuantizedLabels",
@@ -73,6 +94,7 @@ __all__ = [
     "ReinjectRecipe",
     "Reproducible",
     "SecondEncoder",
+    "SheetsRecipe",
     "SoftLabels",
     "Start",
     "StoredLatents",
@@ -83,6 +105,7 @@ __all__ = [
     "WordsConditioning",
     "conditioning_rows",
     "label_rows",
+    "lossy",
     "part_count",
     "part_lengths",
     "row_section",
@@ -98,14 +121,15 @@ class Classes(Record):
 
 
 class Group(Record):
-    """Images of one generator and recipe. `generator` is its 32-byte id, `noise_key` 64 bit.
+    """Images of one generator and recipe. `generator` is its 32-byte id, None where the images themselves are stored;
+    `noise_key` 64 bit.
 
     `outside_bytes`: size of what the generator needs for this dataset alone (LoRA, fine-tuned weights).
     """
 
     conditioning: Annotated[Conditioning, Field(alias="c")]
     cast: Annotated[Literal["f16", "stored"], Field(alias="d")]
-    generator: Annotated[Digest, Field(alias="g")]
+    generator: Annotated[Digest | None, Field(alias="g")]
     images: Annotated[Images, Field(alias="i")]
     noise_key: Annotated[int, Field(alias="k", ge=0, le=limits.NOISE_KEY)]
     labels: Annotated[Labels, Field(alias="l")]
@@ -116,6 +140,24 @@ class Group(Record):
     def _guided(self) -> Self:
         if self.conditioning.negative is None and self.recipe.guidance != limits.MILLION:
             raise ValueError("guidance other than 1.0 needs a negative")
+        return self
+
+    @model_validator(mode="after")
+    def _denoised_or_stored(self) -> Self:
+        stored = isinstance(self.recipe, DecodeRecipe | SheetsRecipe)
+        if stored != isinstance(self.conditioning, NoConditioning):
+            raise ValueError("conditioning none stands with recipes decode and stored, and with no other")
+        if stored and self.images.candidates is not None:
+            raise ValueError("stored images have no candidates")
+        if isinstance(self.recipe, SheetsRecipe) != (self.generator is None):
+            raise ValueError("the generator is nil exactly if the images themselves are stored")
+        if isinstance(self.recipe, SheetsRecipe):
+            if self.cast != "stored" or self.outside_bytes:
+                raise ValueError("stored images have the cast `stored` and no bytes outside")
+            height, width = self.images.generated
+            sides = -(-self.recipe.per_sheet // self.recipe.columns) * height, self.recipe.columns * width
+            if max(sides) > limits.SHEET_SIDE or sides[0] * sides[1] > limits.SHEET_PIXELS:
+                raise ValueError(f"a sheet has at most {limits.SHEET_SIDE} pixels a side and 2^26 in all")
         return self
 
 
@@ -169,6 +211,8 @@ class Content(Record):
             self._check_labels(group)
         if max(coded_values(self), default=0) > limits.CODED_VALUES:
             raise ValueError(f"a coded section has at most {limits.CODED_VALUES} values")
+        if self.profile.name != "reproducible" and any(lossy(group) for group in self.groups):
+            raise ValueError("images stored as AVIF or WebP are reproducible at best")
         plan = section_plan(self)
         free = [section.name for section in plan if section.rows is None]
         if len(self.lengths) != len(free):
@@ -192,8 +236,13 @@ class Content(Record):
             raise ValueError("without columns the label width must be the number of classes")
         if labels.width < classes:
             raise ValueError("every class needs a column of its own")
-        if isinstance(labels, RankedHeadLabels) and label_rows(group, classes) > limits.LABEL_ROWS:
-            raise ValueError(f"at most {limits.LABEL_ROWS} labels can be of kind r")
+        if label_row_bytes(labels) is None and label_rows(group, classes) > limits.LABEL_ROWS:
+            raise ValueError(f"at most {limits.LABEL_ROWS} labels can be of kind {labels.kind}")
+
+
+def lossy(group: Group) -> bool:
+    """Whether its images are stored in a format that other versions of a library may decode to other pixels."""
+    return isinstance(group.recipe, SheetsRecipe) and group.recipe.format != "png"
 
 
 class AncillaryEntry(ListRecord):
@@ -212,11 +261,16 @@ class AncillaryEntry(ListRecord):
 
 
 Ancillary = Annotated[tuple[AncillaryEntry, ...], Field(min_length=1), listed]
+Weight = Annotated[int, Field(ge=1, le=limits.TRAINING_WEIGHT)]
+Weights = Annotated[tuple[Weight, ...], Field(min_length=1, max_length=limits.GROUPS), listed]
 Claims = Annotated[dict[Text, Text], Field(max_length=limits.CLAIMS)]
 
 
 class About(Record):
-    """What changes no pixel and no label: every field may be None, which leaves it out."""
+    """What changes no pixel and no label: every field may be None, which leaves it out.
+
+    `weights`: of each group, its recommended share of a batch in training.
+    """
 
     _complete: ClassVar[bool] = False
 
@@ -230,6 +284,7 @@ class About(Record):
     pixels: Annotated[Digest | None, Field(alias="p")] = None
     source: Annotated[Text | None, Field(alias="s")] = None
     teacher: Annotated[Text | None, Field(alias="t")] = None
+    weights: Annotated[Weights | None, Field(alias="w")] = None
 
     @model_validator(mode="after")
     def _paired(self) -> Self:
@@ -255,4 +310,11 @@ class Manifest(Record):
     def _one_digest_of_pixels(self) -> Self:
         if self.about is not None and self.about.pixels is not None and self.content.profile.name != "reproducible":
             raise ValueError("with an exact profile the pixel digest stands in content alone")
+        return self
+
+    @model_validator(mode="after")
+    def _a_weight_a_group(self) -> Self:
+        weights = None if self.about is None else self.about.weights
+        if weights is not None and len(weights) != len(self.content.groups):
+            raise ValueError("as many weights as groups are needed")
         return self

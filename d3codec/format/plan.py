@@ -1,4 +1,4 @@
-"""Which sections a file has, how long they are and how they are cut (spec/d3m-0.3.md section 5).
+"""Which sections a file has, how long they are and how they are cut (spec/d3m-0.4.md section 5).
 
 All of it follows from the records, but the lengths of sections of free length: those are listed.
 """
@@ -12,12 +12,13 @@ from d3codec.format import limits
 from d3codec.format.conditioning import (
     ClassIdConditioning,
     DeltaConditioning,
-    TokensConditioning,
+    NoConditioning,
     VectorsConditioning,
     WordsConditioning,
 )
 from d3codec.format.fields import quantized_row_bytes
 from d3codec.format.labels import HardLabels, label_row_bytes
+from d3codec.format.recipe import SheetsRecipe
 
 if TYPE_CHECKING:
     from d3codec.format.manifest import Classes, Group, Profile
@@ -53,11 +54,16 @@ def section_plan(content: Plannable) -> list[PlannedSection]:
     if content.profile.name == "exact" and content.profile.corrections:
         plan.append(PlannedSection("fix", None, None, None))
     for number, group in enumerate(content.groups):
-        plan.append(_conditioning(number, group, classes))
+        if not isinstance(group.conditioning, NoConditioning):
+            plan.append(_conditioning(number, group, classes))
+        if group.images.candidates is not None:
+            plan.append(PlannedSection("cnd", number, classes, group.images.choice_bytes))
         if (stored := group.recipe.start.stored) is not None:
             plan.append(
                 _planned("lat", number, classes * group.images.sources, None if stored.coded else stored.row_bytes)
             )
+        if isinstance(group.recipe, SheetsRecipe):
+            plan.append(PlannedSection("img", number, None, None))
         if not isinstance(group.labels, HardLabels):
             if group.labels.columns is not None:
                 plan.append(PlannedSection("col", number, classes, COLUMN_BYTES))
@@ -78,13 +84,14 @@ def label_rows(group: Group, classes: int) -> int:
 def conditioning_rows(group: Group, classes: int) -> int:
     """Rows of a group's conditioning: one a class or one a source image, and the unconditional one if it is stored."""
     conditioning = group.conditioning
+    assert not isinstance(conditioning, NoConditioning)
     rows = classes if conditioning.rows == "class" else classes * group.images.sources
     return rows + (isinstance(conditioning, VectorsConditioning) and conditioning.negative == "row")
 
 
-def row_section(group: Group) -> str:
-    """Name of the section with the rows of a group's conditioning."""
-    return _ROW_SECTIONS[group.conditioning.kind]
+def row_section(group: Group) -> str | None:
+    """Name of the section with the rows of a group's conditioning, None without any."""
+    return _ROW_SECTIONS.get(group.conditioning.kind)
 
 
 _ROW_SECTIONS = {"delta": "emb", "vectors": "emb", "words": "wrd", "tokens": "tok", "class-id": "ids"}
@@ -103,13 +110,14 @@ def quantized_blocks(group: Group) -> list[int]:
 
 
 def _conditioning(number: int, group: Group, classes: int) -> PlannedSection:
-    conditioning, name, rows = group.conditioning, row_section(group), conditioning_rows(group, classes)
+    conditioning, rows = group.conditioning, conditioning_rows(group, classes)
+    name = _ROW_SECTIONS[conditioning.kind]
     row_bytes: int | None = None
     if isinstance(conditioning, ClassIdConditioning):
         row_bytes = 4
     elif isinstance(conditioning, WordsConditioning):
         row_bytes = 2 * len(conditioning.slots)
-    elif not isinstance(conditioning, TokensConditioning) and not conditioning.coded:
+    elif isinstance(conditioning, (DeltaConditioning, VectorsConditioning)) and not conditioning.coded:
         row_bytes = sum(quantized_row_bytes(size, conditioning.bits) for size in quantized_blocks(group))
     return _planned(name, number, rows, row_bytes)
 

@@ -1,4 +1,4 @@
-"""Records of how a latent is sampled: spec/d3m-0.3.md section 3.4. Real parameters are in millionths."""
+"""Records of how a latent is sampled: spec/d3m-0.4.md section 3.4. Real parameters are in millionths."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, Tag, model_validator
 
 from d3codec.format import limits
-from d3codec.format.fields import Bits, Millionths, Side, check_row, listed, quantized_row_bytes, tagged
+from d3codec.format.fields import Millionths, Side, check_row, listed, quantized_row_bytes, tagged
 from d3codec.format.record import ListRecord, Record
 
 Beta = Annotated[int, Field(ge=1, le=limits.BETA)]
@@ -43,22 +43,37 @@ Betas = Annotated[
 ]
 
 
-class StoredLatents(ListRecord):
-    """A latent a source, quantized to `bits` bits a value; shape (channels, height, width).
+BLOCKS: Literal[0] = 0  # how stored latents are coded
+VALUES: Literal[1] = 1
+TRANSFORM: Literal[2] = 2
 
-    coded: the rows are entropy-coded, in a section of free length, with at most `bits` bits a value.
+
+class StoredLatents(ListRecord):
+    """A latent a source; shape (channels, height, width).
+
+    coding: BLOCKS of `bits` bits a value, VALUES entropy-coded with at most `bits` bits each, or TRANSFORM, coded
+    together (bits 0); the last two in a section of free length.
     """
 
     _open: ClassVar[bool] = True
 
-    bits: Bits
-    coded: bool = False
+    bits: Annotated[int, Field(ge=0, le=limits.BITS)]
+    coding: Annotated[int, Field(ge=BLOCKS, le=TRANSFORM)] = BLOCKS
     shape: Annotated[tuple[Channels, Side, Side], listed]
 
     @model_validator(mode="after")
     def _fits_a_part(self) -> Self:
-        check_row(self.values, self.bits)
+        if (self.bits == 0) != (self.coding == TRANSFORM):
+            raise ValueError("the bits of a value are 1 to 8, and 0 where latents are transform-coded")
+        if self.coding == TRANSFORM and max(self.shape[1:]) > limits.TRANSFORM_SIDE:
+            raise ValueError(f"transform-coded latents have at most {limits.TRANSFORM_SIDE} rows and columns")
+        check_row(self.values, self.bits or limits.BITS)
         return self
+
+    @property
+    def coded(self) -> bool:
+        """Whether they are a section of free length."""
+        return self.coding != BLOCKS
 
     @property
     def values(self) -> int:
@@ -137,10 +152,58 @@ class EulerRecipe(_Recipe):
     sigmas: Annotated[Literal["table", "karras"], Field(alias="q")]
 
 
+class _Stored(Record):
+    """What recipes without a denoiser answer where others have fields."""
+
+    @property
+    def guidance(self) -> int:
+        """Of one branch alone."""
+        return limits.MILLION
+
+    @property
+    def steps(self) -> int:
+        """No denoiser runs."""
+        return 0
+
+
+class DecodeRecipe(_Stored):
+    """The stored latents are decoded by the autoencoder as they are."""
+
+    sampler: Annotated[Literal["decode"], Field(alias="s")] = "decode"
+    latents: Annotated[StoredLatents, Field(alias="z")]
+
+    @property
+    def start(self) -> Start:
+        """The state of which the autoencoder makes images."""
+        return Start(a=limits.MILLION, b=0, stored=self.latents)
+
+
+class SheetsRecipe(_Stored):
+    """The images themselves are stored, on contact sheets of `per_sheet` tiles in `columns` columns."""
+
+    sampler: Annotated[Literal["stored"], Field(alias="s")] = "stored"
+    format: Annotated[Literal["png", "avif", "webp"], Field(alias="f")]
+    per_sheet: Annotated[int, Field(alias="n", ge=1, le=limits.IMAGES_PER_CLASS)]
+    columns: Annotated[int, Field(alias="c", ge=1, le=limits.SHEET_SIDE)]
+
+    @model_validator(mode="after")
+    def _filled(self) -> Self:
+        if self.columns > self.per_sheet:
+            raise ValueError("a sheet has no more columns than images")
+        return self
+
+    @property
+    def start(self) -> Start:
+        """There is no state."""
+        return NOISE
+
+
 Recipe = Annotated[
     Annotated[DdimRecipe, Tag("=ddim")]
     | Annotated[ReinjectRecipe, Tag("=ddim-reinject")]
     | Annotated[EulerRecipe, Tag("=euler")]
-    | Annotated[EulerRecipe, Tag("=euler-ancestral")],
+    | Annotated[EulerRecipe, Tag("=euler-ancestral")]
+    | Annotated[DecodeRecipe, Tag("=decode")]
+    | Annotated[SheetsRecipe, Tag("=stored")],
     tagged("s", "sampler"),
 ]

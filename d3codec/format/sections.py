@@ -1,4 +1,4 @@
-"""What the container itself can judge about the values of sections (spec/d3m-0.3.md section 5), in plain Python.
+"""What the container itself can judge about the values of sections (spec/d3m-0.4.md section 5), in plain Python.
 
 What they mean is known to labels/, conditioning/ and corrections.py; values of labels and of coded rows are judged by
 their codecs (`decoder/verify.py`). Names of classes are packed and unpacked here.
@@ -86,6 +86,8 @@ def check_values(content: Content, key: Key, raw: bytes, first: int) -> None:
             _check_quantized(title, raw, first, [size * bits for size in quantized_blocks(group)])
         elif name == "lat" and stored is not None and not stored.coded:
             _check_quantized(title, raw, first, [stored.values * stored.bits])
+        elif name == "cnd" and group.images.candidates is not None:
+            _check_choices(title, raw, first, group.images.choice_bytes, group.images.sources * group.images.candidates)
         elif name == "col" and not isinstance(group.labels, HardLabels):
             _check_columns(title, raw, group.labels.width)
         elif name == "ids":
@@ -129,6 +131,15 @@ def _first_from(floor: int, column: bytes) -> int:
     """Index of the first byte of at least `floor`; the number of bytes without one."""
     found = re.search(rb"[\x%02x-\xff]" % floor, column)
     return found.start() if found else len(column)
+
+
+def _check_choices(title: str, raw: bytes, first: int, row_bytes: int, bits: int) -> None:
+    """Whole rows of so many bits, then zero bits to the byte."""
+    row = _first_from(1 << bits % 8, raw[row_bytes - 1 :: row_bytes]) if bits % 8 else len(raw)
+    if row * row_bytes < len(raw):
+        raise SectionError(
+            "E_SECTION_VALUE", "padding bits that are not zero", field=f"{title} row {first // row_bytes + row}"
+        )
 
 
 def _check_ids(title: str, raw: bytes, first: int) -> None:

@@ -69,7 +69,11 @@ def expected_ids(text: str, cast: str) -> list[tuple[str, str]]:
         raise UsageError(
             "neither a generator id nor a file", field="expect", found=text, expected="64 hex digits or .d3m"
         )
-    return [(group.generator.hex(), group.cast) for group in D3MFile.open(text).content.groups]
+    groups = D3MFile.open(text).content.groups
+    wanted: list[tuple[str, str]] = [(group.generator.hex(), group.cast) for group in groups if group.generator]
+    if not wanted:
+        raise UsageError("this file needs no generator: its images themselves are stored", field="expect", found=text)
+    return wanted
 
 
 def identify(folder: Path, wanted: list[tuple[str, str]] | None, cast: str) -> tuple[GeneratorRecord | None, str]:

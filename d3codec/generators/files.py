@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # transformers' name of a weights file; diffusers' is the default below
 _STEMS = {"text_encoder": "model", "text_encoder_2": "model"}
+PIPELINE = "model_index.json"  # diffusers writes it beside the parts of a pipeline
 # the part by which a family is known, the most telling first
 _SIGNS = {
     "transformer": "dit",
@@ -46,17 +47,36 @@ def family_of(folder: Path) -> str:
     for part, family in _SIGNS.items():
         if (folder / part).is_dir():
             return family
+    if not (folder / PIPELINE).exists() and ((folder / "vae").is_dir() or _is_autoencoder(folder)):
+        return "autoencoder"
     raise MissingGeneratorError(
         "no safetensors weights of a generator",
         file=str(folder),
         expected=" or ".join(" + ".join(parts) for parts in FAMILIES.values()),
-        hint="Name the folder that holds these folders, as diffusers' save_pretrained writes them.",
+        hint="Name the folder that holds these folders, as diffusers' save_pretrained writes them; that of an "
+        "autoencoder alone may be the folder itself.",
     )
+
+
+def part_folder(folder: Path, part: str) -> Path:
+    """Where the files of a part lie: a folder of its name, or for an autoencoder alone the generator's own folder."""
+    inside = folder / part
+    alone = part == "vae" and not inside.is_dir() and family_of(folder) == "autoencoder"
+    return folder if alone else inside
+
+
+def _is_autoencoder(folder: Path) -> bool:
+    """Whether the configuration in a folder names the class of an autoencoder."""
+    try:
+        named = read_object(folder / "config.json", "a configuration").get("_class_name")
+    except GeneratorError:
+        return False
+    return named in [graph.class_name for graph in FAMILIES["autoencoder"]["vae"].graphs]
 
 
 def read_config(folder: Path, name: str, part: Part) -> tuple[Graph, dict[str, Any]]:
     """Graph and resolved configuration of a part; GeneratorError if it cannot be read or used."""
-    path = folder / name / "config.json"
+    path = part_folder(folder, name) / "config.json"
     config = read_object(path, f"the configuration of '{name}'")
     try:
         graph = choose(part.graphs, config, str(path))
@@ -82,8 +102,9 @@ def weight_files(folder: Path, part: str) -> list[Path]:
     Shards that are not all there, as an interrupted download leaves them, come after the float16 variant.
     """
     stem = _STEMS.get(part, "diffusion_pytorch_model")
-    plain, index = folder / part / f"{stem}.safetensors", folder / part / f"{stem}.safetensors.index.json"
-    half = folder / part / f"{stem}.fp16.safetensors"
+    place = part_folder(folder, part)
+    plain, index = place / f"{stem}.safetensors", place / f"{stem}.safetensors.index.json"
+    half = place / f"{stem}.fp16.safetensors"
     if plain.is_file():
         return [plain]
     if index.is_file():

@@ -331,6 +331,7 @@ FAMILIES: dict[str, dict[str, Part]] = {
     },
     "latent-diffusion": {"unet": Part((UNET_2D_CONDITION,)), "vae": _AUTOENCODER},
     "dit": {"transformer": Part((DIT_TRANSFORMER_2D,)), "vae": _AUTOENCODER},
+    "autoencoder": {"vae": _AUTOENCODER},
 }
 
 

@@ -25,6 +25,7 @@ from d3codec.errors import (
     OutputError,
     UsageError,
 )
+from d3codec.generators.files import PIPELINE
 from d3codec.generators.graphs import FAMILIES
 from d3codec.generators.lora import LORA_FILE
 from d3codec.generators.weights import hub_cache
@@ -34,7 +35,9 @@ _ELSEWHERE = (
     "Check the network (and HF_HUB_OFFLINE, HF_ENDPOINT); the same command continues where this one ended. "
     "Or fetch on another machine and copy the folder here: --generator PATH reads it."
 )
+_STEM = "diffusion_pytorch_model"  # diffusers' name of a weights file
 _PARTS = frozenset(part for parts in FAMILIES.values() for part in parts)
+_AUTOENCODERS = tuple(graph.class_name for graph in FAMILIES["autoencoder"]["vae"].graphs)
 _SHA1, _SHA256 = re.compile("[0-9a-f]{40}"), re.compile("[0-9a-f]{64}")
 _SMALL = re.compile(
     r"model_index\.json|encoding\.json|scheduler/scheduler_config\.json|tokenizer(_\d)?/[\w.-]+\.(json|txt)"
@@ -118,7 +121,7 @@ def plan(repository: str, revision: str | None = None, variant: str | None = Non
     # What the hub or a mirror says becomes names of files, so it must be what it is to be.
     commit = _stated(info.sha, _SHA1, repository, "sha")
     there = {sibling.rfilename: sibling for sibling in info.siblings or []}
-    family, paths = _choose(repository, set(there), variant)
+    family, paths = _choose(repository, set(there), variant, _stated_class(info))
     files = tuple(_hub_file(repository, there[path]) for path in paths)
     folder = storage(repository) / "snapshots" / commit
     missing = tuple(file for file in files if not (folder / file.path).is_file())
@@ -136,29 +139,39 @@ def plan(repository: str, revision: str | None = None, variant: str | None = Non
     )
 
 
-def _choose(repository: str, names: set[str], variant: str | None) -> tuple[str, list[str]]:
-    """(family, the paths it needs, small files first)."""
-    parts = {part for part in _PARTS if f"{part}/config.json" in names}
-    family = next((name for name, own in FAMILIES.items() if set(own) == parts), None)
-    if family is None:
+def _choose(repository: str, names: set[str], variant: str | None, stated: str | None) -> tuple[str, list[str]]:
+    """(family, the paths it needs, small files first); `stated` is the class that the hub names, if it names one."""
+    places = {part: f"{part}/" for part in _PARTS if f"{part}/config.json" in names}
+    alone = "config.json" in names and any(name.startswith(_STEM) for name in names)
+    if not places and alone and stated in (None, *_AUTOENCODERS):  # None: its configuration is read when it lies here
+        places = {"vae": ""}
+    family = next((name for name, own in FAMILIES.items() if set(own) == set(places)), None)
+    if family is None or (family == "autoencoder" and PIPELINE in names):
         raise GeneratorError(
             "this repository is no generator of a known family",
             file=repository,
-            found=", ".join(sorted(parts)) or "no part with a config.json",
+            found=stated or ", ".join(sorted(places)) or "no part with a config.json",
             expected="; or ".join(f"{name}: {', '.join(own)}" for name, own in FAMILIES.items()),
             hint="Weights must be published in the layout of diffusers' save_pretrained.",
         )
     small = sorted(name for name in names if _SMALL.fullmatch(name))
     weights = [LORA_FILE] if LORA_FILE in names else []  # belongs to the identity of a generator that has one
-    for part in sorted(parts):
-        small.append(f"{part}/config.json")
-        weights += _weights(repository, part, names, variant)
+    for part, place in sorted(places.items()):
+        small.append(f"{place}config.json")
+        weights += _weights(repository, part, place, names, variant)
     return family, small + weights
 
 
-def _weights(repository: str, part: str, names: set[str], variant: str | None) -> list[str]:
-    """The files of a part's weights in the forms that `weights.weight_files` reads."""
-    stem = f"{part}/" + ("model" if part.startswith("text_encoder") else "diffusion_pytorch_model")
+def _stated_class(info: Any) -> str | None:
+    """The class of the network that the hub read in the configuration of a repository, None if it says nothing."""
+    library = (getattr(info, "config", None) or {}).get("diffusers")
+    named = library.get("_class_name") if isinstance(library, dict) else None
+    return named if isinstance(named, str) else None
+
+
+def _weights(repository: str, part: str, place: str, names: set[str], variant: str | None) -> list[str]:
+    """The files of a part's weights, in the folder `place`, in the forms that `files.weight_files` reads."""
+    stem = place + ("model" if part.startswith("text_encoder") else _STEM)
     shards = sorted(name for name in names if re.fullmatch(rf"{stem}-\d+-of-\d+\.safetensors", name))
     plain = [f"{stem}.safetensors"] if f"{stem}.safetensors" in names else []
     index = f"{stem}.safetensors.index.json"
@@ -170,7 +183,7 @@ def _weights(repository: str, part: str, names: set[str], variant: str | None) -
         return [asked]
     if plain or half in names:
         return plain or [half]
-    pickles = sorted(name for name in names if name.startswith(f"{part}/") and name.endswith((".bin", ".pt", ".ckpt")))
+    pickles = sorted(name for name in names if name.startswith(place) and name.endswith((".bin", ".pt", ".ckpt")))
     raise MissingGeneratorError(
         f"the repository has no safetensors weights of '{part}'",
         file=repository,

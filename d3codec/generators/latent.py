@@ -28,7 +28,7 @@ class LatentGenerator:
     """A loaded generator; see `d3codec.generators.condition.Generator` for its attributes and methods.
 
     The networks are attributes with the names of their parts. A subclass names its family and the part that
-    denoises, and overrides how a condition is made.
+    denoises (`vae`: none does), and overrides how a condition is made.
     """
 
     family: ClassVar[str]
@@ -45,7 +45,7 @@ class LatentGenerator:
         weight = next(parts[self.denoiser].network.parameters())
         self.dtype, self.device = weight.dtype, weight.device
         self._autoencoder = Autoencoder(parts["vae"], folder)
-        if parts[self.denoiser].config["in_channels"] != self._autoencoder.channels:
+        if self.denoiser != "vae" and parts[self.denoiser].config["in_channels"] != self._autoencoder.channels:
             raise self._unfit()
 
     @classmethod
@@ -140,7 +140,7 @@ class LatentGenerator:
         return self._predict(latents.to(self.dtype), times, condition).to(latents.dtype)
 
     def _predict(self, latents: Tensor, times: Tensor, condition: Condition) -> Tensor:
-        raise NotImplementedError
+        self._refuse("noise")
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Images [batch, 3, height, width], about -1 to 1, of latents in the scale of the denoiser."""

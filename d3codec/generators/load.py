@@ -46,6 +46,10 @@ def _family(name: str) -> type[LatentGenerator]:
         from d3codec.generators.dit import DiT
 
         return DiT
+    if name == "autoencoder":
+        from d3codec.generators.autoencoder_alone import AutoencoderAlone
+
+        return AutoencoderAlone
     from d3codec.generators.latent_diffusion import LatentDiffusion
 
     return LatentDiffusion

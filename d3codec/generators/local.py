@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from d3codec.errors import GeneratorError, MissingExtraError, MissingGeneratorError
-from d3codec.generators.files import family_of, weight_files
+from d3codec.generators.files import family_of, part_folder, weight_files
 from d3codec.generators.graphs import FAMILIES
 from d3codec.generators.weights import (
     CASTS,
@@ -64,7 +64,7 @@ def _part_complete(folder: Path, part: str) -> bool:
         files = weight_files(folder, part)
     except (GeneratorError, MissingGeneratorError):
         return False
-    return (folder / part / "config.json").is_file() and all(path.is_file() for path in files)
+    return (part_folder(folder, part) / "config.json").is_file() and all(path.is_file() for path in files)
 
 
 def identities(folder: Path, casts: tuple[str, ...] = CASTS) -> dict[str, GeneratorRecord | str]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from d3codec.errors import GeneratorError
-from d3codec.generators.files import read_config, tensors
+from d3codec.generators.files import part_folder, read_config, tensors
 from d3codec.generators.graphs import FAMILIES, Graph
 from d3codec.generators.lora import LORA_FILE, Update, read_lora
 
@@ -79,7 +79,8 @@ def _load(
             network = _build(graph, config)
     except (TypeError, ValueError, KeyError, NotImplementedError, ArithmeticError) as error:
         raise GeneratorError(
-            f"no network of class {graph.class_name} can be built: {error}", file=str(folder / part / "config.json")
+            f"no network of class {graph.class_name} can be built: {error}",
+            file=str(part_folder(folder, part) / "config.json"),
         ) from error
     # Releases of the libraries put some networks below a prefix, others not.
     own = {graph.tensor_name(name): name for name in network.state_dict()}
@@ -93,7 +94,7 @@ def _load(
     for name in updates:
         if own.get(name) not in state:
             raise GeneratorError("an update of a weight that is not there", file=str(folder / LORA_FILE), field=name)
-    _check_names(folder / part, {name: tuple(tensor.shape) for name, tensor in state.items()}, network)
+    _check_names(part_folder(folder, part), {name: tuple(tensor.shape) for name, tensor in state.items()}, network)
     network.load_state_dict(state, assign=True)
     for name, buffer in list(network.named_buffers()):
         if buffer.is_meta:

@@ -47,7 +47,7 @@ class ReadyConfiguration:
     `revision` is what `fetch` takes if it is told none (None: the repository's main branch); `also` are other
     repositories that published the same weights. `ids` maps a cast to the generator id in hexadecimal, None where the
     weights were never at hand. `run` says what was tried with them, `recipe` holds the fields of a file's recipe and
-    those of `encoding.json`.
+    those of `encoding.json` (none for an autoencoder alone).
     """
 
     name: str
@@ -80,8 +80,10 @@ class ReadyConfiguration:
         """The recipe as the record that a file holds, with another guidance or number of steps if given.
 
         So many steps that the offset of its timesteps would leave the schedule get a smaller one. ManifestError if a
-        file cannot state it.
+        file cannot state it, GeneratorError if the generator has nothing to sample: an autoencoder alone.
         """
+        if not self.recipe:
+            raise GeneratorError("an autoencoder alone has no denoiser, so there is no recipe to sample by it")
         from d3codec.format.manifest import DdimRecipe, EulerRecipe
 
         stated = {name: self.recipe[name] for name in ("prediction", "sampler")}
@@ -101,8 +103,10 @@ class ReadyConfiguration:
         return asdict(self) | {"parameters": self.parameters, "bytes": sizes}
 
     def recorded(self, path: str) -> tuple[str, int] | None:
-        """(SHA-256, bytes) of a published file such as 'unet/diffusion_pytorch_model.safetensors', if recorded."""
-        part, _, file = path.partition("/")
+        """(SHA-256, bytes) of a published file such as 'unet/diffusion_pytorch_model.safetensors', if recorded; an
+        autoencoder alone may have its files in no folder."""
+        part, _, file = path.rpartition("/")
+        part = part or ("vae" if self.family == "autoencoder" else "")
         return self.parts[part].files.get(file) if part in self.parts else None
 
 

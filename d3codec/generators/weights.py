@@ -1,4 +1,4 @@
-"""The identity of a generator (spec/d3m-0.3.md, section 6) and where its weights lie on this machine.
+"""The identity of a generator (spec/d3m-0.4.md, section 6) and where its weights lie on this machine.
 
 Hashing gigabytes takes seconds, so what was found is recorded under `home()` by path, sizes and times of the files.
 Touches no network.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,16 @@ from d3codec.errors import GeneratorError, MissingGeneratorError, OutputError, P
 from d3codec.format import canonical
 from d3codec.format.file import save_atomically
 from d3codec.generators import ready
-from d3codec.generators.files import family_of, little_endian, read_config, tensors, weight_files
+from d3codec.generators.files import PIPELINE, family_of, little_endian, part_folder, read_config, tensors, weight_files
 from d3codec.generators.files import require_torch as require_torch  # from here it is taken elsewhere
 from d3codec.generators.graphs import FAMILIES, Graph
 from d3codec.generators.lora import LORA_FILE, Update, check_fits, read_lora
 
 if TYPE_CHECKING:
     import torch
+
+Names = str | Path | Sequence[str | Path] | None
+"""Generators that a caller names: folders, repositories or ready configurations, one or several; None: none."""
 
 CASTS = ("f16", "stored")
 _RECORD_VERSION = 3
@@ -159,7 +162,11 @@ def _stamp(
     folder: Path, cast: str, family: str, files: dict[str, list[Path]], graphs: dict[str, Graph]
 ) -> dict[str, Any]:
     """What must be unchanged for a record to hold: the files, and what the registry says about them."""
-    paths = [path for part, weights in sorted(files.items()) for path in [folder / part / "config.json", *weights]]
+    paths = [
+        path
+        for part, weights in sorted(files.items())
+        for path in [part_folder(folder, part) / "config.json", *weights]
+    ]
     if (lora := folder / LORA_FILE).is_file():
         paths.append(lora)
     rows = []
@@ -217,21 +224,29 @@ def _write_record(path: Path, stamp: dict[str, Any], record: GeneratorRecord) ->
 
 
 def find_generator(
-    generator_id: bytes, cast: str, *, given: str | Path | None = None, trust_records: bool = True
+    generator_id: bytes,
+    cast: str,
+    *,
+    given: Names = None,
+    others: Collection[tuple[bytes, str]] = (),
+    trust_records: bool = True,
 ) -> Path:
     """The folder whose generator id is `generator_id`.
 
     Arguments:
         given: a folder, or a Hugging Face repository ("owner/name") or a ready configuration ("sd-1.5") whose weights
-            lie in the local cache; None searches the package and the local Hugging Face cache.
+            lie in the local cache, or several of them; None searches the package and the local Hugging Face cache.
+        others: (id, cast) of further generators that may be among those given: where all of them are, the one wanted is
+            searched for.
         trust_records: as in `describe`.
 
     Raises:
-        GeneratorError: `given` is another generator, or none that the registry of families describes.
+        GeneratorError: one of `given` is another generator, or none that the registry of families describes.
         MissingGeneratorError: nothing found, or a folder without weights.
     """
-    if given is not None:
-        return _given(generator_id, cast, given, trust_records)
+    names = [given] if isinstance(given, (str, Path)) else given or ()
+    if (folder := _given(generator_id, cast, names, others, trust_records)) is not None:
+        return folder
     for folder in [bundled_generator(), *cached_snapshots()]:
         with suppress(
             GeneratorError, MissingGeneratorError
@@ -246,16 +261,32 @@ def find_generator(
     )
 
 
-def _given(generator_id: bytes, cast: str, given: str | Path, trust_records: bool) -> Path:
-    folders, found = require_folders(given), ""
-    for folder in folders:
-        record = describe(folder, cast, trust_records=trust_records)
-        if record.id == generator_id:
-            return folder
-        found = record.id.hex()
-    raise GeneratorError(
-        "this is not the generator that the file names", file=str(folders[-1]), found=found, expected=generator_id.hex()
-    )
+def _given(
+    generator_id: bytes,
+    cast: str,
+    names: Sequence[str | Path],
+    others: Collection[tuple[bytes, str]],
+    trust_records: bool,
+) -> Path | None:
+    """The folder of the first of these names that is the generator, None if all of them are among `others`."""
+    wrong: GeneratorError | None = None
+    for name in names:
+        folders, found = require_folders(name), ""
+        for folder in folders:
+            record = describe(folder, cast, trust_records=trust_records)
+            if record.id == generator_id:
+                return folder
+            found = record.id.hex()
+        if not any(_is_one_of(folder, others, trust_records) for folder in folders):
+            message = "this is not the generator that the file names"
+            wrong = GeneratorError(message, file=str(folders[-1]), found=found, expected=generator_id.hex())
+    if wrong is not None:
+        raise wrong
+    return None
+
+
+def _is_one_of(folder: Path, others: Collection[tuple[bytes, str]], trust_records: bool) -> bool:
+    return any(describe(folder, cast, trust_records=trust_records).id == id_ for id_, cast in others)
 
 
 def folders_of(name: str | Path) -> list[Path]:
@@ -296,19 +327,25 @@ def _is_repository(name: str | Path) -> bool:
 
 
 def cached_snapshots(repository: str | None = None) -> Iterator[Path]:
-    """Snapshots of pipelines in the local Hugging Face cache, in order of name: all of one repository if it is
-    named, else those that have the parts of a family."""
+    """Snapshots in the local Hugging Face cache, in order of name: all pipelines and networks of one repository if it
+    is named, else those that look like a generator."""
     if repository is not None and not _is_repository(repository):
         return
     pattern = "models--*" if repository is None else "models--" + repository.replace("/", "--")
     for model in sorted(hub_cache().glob(pattern)):
-        for index in sorted(model.glob("snapshots/*/model_index.json")):
-            if repository is not None or _has_parts(index.parent):
-                yield index.parent
+        for folder in sorted(model.glob("snapshots/*")):
+            if not any((folder / name).is_file() for name in (PIPELINE, "config.json")):
+                continue
+            if repository is not None or _looks_like_one(folder):
+                yield folder
 
 
-def _has_parts(folder: Path) -> bool:
-    return any(all((folder / part).is_dir() for part in parts) for parts in FAMILIES.values())
+def _looks_like_one(folder: Path) -> bool:
+    """Whether it has all parts of its family."""
+    try:
+        return all(part_folder(folder, part).is_dir() for part in FAMILIES[family_of(folder)])
+    except MissingGeneratorError:
+        return False
 
 
 def hub_cache() -> Path:

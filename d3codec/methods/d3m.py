@@ -1,6 +1,6 @@
 """D3M: one learned prompt a class (Abbasi et al., "One Category One Prompt", arXiv 2403.07142).
 
-select -> collage -> invert -> quantize -> decode what a reader will see -> relabel -> pack. Each stage
+select -> collage -> invert -> quantize -> choose noises -> decode what a reader will see -> relabel -> pack. Each stage
 leaves its results in a work folder beside the output: a run that was killed continues when it is given
 again, and ends with the same bytes as one that was not.
 """
@@ -15,23 +15,26 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from d3codec.conditioning import candidates as candidate_rows
 from d3codec.decoder.cache import UnitCache
 from d3codec.decoder.digests import image_digest, pixel_digest
+from d3codec.decoder.finish import finished
 from d3codec.decoder.plan import UNIT_IMAGES, Unit, sources_of, unit_at
 from d3codec.decoder.precision import round_levels
 from d3codec.decoder.schedules import alpha_bars
 from d3codec.encoder import pack
+from d3codec.encoder.candidates import Trial, candidate_group, try_candidates
 from d3codec.encoder.collage import make_collages
 from d3codec.encoder.exact import boundary_values, check_noise, decode_noise, probes
 from d3codec.encoder.invert import Inversion, encode_collages, invert
 from d3codec.encoder.labels import LabelChoice, StoredLabels, store_labels
 from d3codec.encoder.relabel import agreement, label_patches
-from d3codec.encoder.report import EncodeReport, loss_curve
+from d3codec.encoder.report import CandidateFigures, EncodeReport, loss_curve
 from d3codec.encoder.select import Choice, choice_patches, select_class
 from d3codec.encoder.state import WorkFolder
 from d3codec.errors import OutputError
 from d3codec.format.file import D3MFile, save_atomically
-from d3codec.format.manifest import About
+from d3codec.format.manifest import About, DdimRecipe
 from d3codec.methods.prepare import Job, Options, check_output, prepare
 from d3codec.sources import OnError, Source
 
@@ -60,13 +63,15 @@ def encode(
     guidance: float | None = None,
     steps: int | None = None,
     resolution: int | None = None,
+    size: int | None = None,
     cast: Literal["f16", "stored"] = "f16",
     bits: float = 2.5,
     fixed_width: bool = False,
-    labels: Literal["hard", "int8", "fp16", "top-k", "ranked-head"] | None = None,
+    labels: Literal["hard", "int8", "fp16", "top-k", "ranked-head", "adaptive"] | None = None,
     label_step: int | None = None,
     label_bytes: float | None = None,
     noise_key: int = 0,
+    candidates: int = 1,
     crops: int = 5,
     crop_scale: tuple[float, float] = (0.08, 1.0),
     patches_per_class: int | None = None,
@@ -108,15 +113,19 @@ def encode(
             starts from.
         guidance: classifier-free guidance scale, 1 for none; steps: of the sampler, at most 1,000.
         resolution: side of a collage in pixels, a multiple of the grid times the autoencoder's factor.
+        size: side to which decoded collages are resized by the area rule; None: they stay as they are.
         cast: dtype of the weights for identity and use; bits: a value of the learned embeddings, 1 to 8;
             fixed_width: codes of so many whole bits, instead of the entropy coder's, which loses less at equal bytes.
-        labels: how the teacher's logits of every decoded patch are stored: `ranked-head` (a few bytes each), `top-k`
-            (the largest, the rest shared evenly), `int8`, `fp16`; `hard` stores only the class. None: `int8` with a
-            label_step, else `ranked-head`.
-        label_step: of int8 labels, in 1/256 nat; None: the finest that fits. Coarser is smaller.
-        label_bytes: upper bound of the bytes a label of `ranked-head` (None: 10 from 90 classes, 2 of 10 classes) and
-            `top-k` (None: 40).
+        labels: how the teacher's logits of every decoded patch are stored: `ranked-head` and `adaptive` (a few bytes
+            each, of many or of few classes), `top-k` (the largest, the rest shared evenly), `int8`, `fp16`; `hard`
+            stores only the class. None: `int8` with a label_step, else `adaptive` up to 64 classes, then `ranked-head`.
+        label_step: of int8 labels (None: the finest that fits) and adaptive ones (None: 200), in 1/256 nat. Coarser is
+            smaller.
+        label_bytes: upper bound of the bytes a label of `ranked-head` (None: 10 from 90 classes, 2 of 10 classes),
+            `adaptive` (None: what the step takes) and `top-k` (None: 40).
         noise_key: 64-bit key of the images' noise.
+        candidates: noises tried an image, of which the file names the one that the teacher likes best in log2 of them
+            bits; a power of two up to 65,536, 1 for the first alone. The work of a decode so many times over.
         crops, crop_scale: random squares an image and their share of its area; 1 and (1, 1) take whole
             images.
         patches_per_class: how many of the best patches are learned from; None: all that fill whole collages.
@@ -129,7 +138,7 @@ def encode(
         class_ids, authority: stable ids of the classes and who gave them, both or neither.
         work: folder for unfinished work, default OUTPUT.work; restart: throw away what is there; keep_work:
             do not remove it at the end.
-        save_seconds: longest time of inversion that a kill may lose.
+        save_seconds: longest time of inversion, and of trying noises, that a kill may lose.
         report: path for the report as JSON.
         device: `auto`, `cpu` or `cuda`.
         progress: called with (stage, done, total).
@@ -156,13 +165,15 @@ def encode(
         guidance=guidance,
         steps=steps,
         resolution=resolution,
+        size=size,
         cast=cast,
         bits=bits,
         entropy_coded=not fixed_width,
-        labels=labels or ("ranked-head" if label_step is None else "int8"),
+        labels=labels or ("" if label_step is None else "int8"),
         label_step=label_step,
         label_bytes=label_bytes,
         noise_key=noise_key,
+        candidates=candidates,
         crops=crops,
         crop_scale=(crop_scale[0], crop_scale[1]),
         patches_per_class=patches_per_class,
@@ -196,17 +207,19 @@ def _run(job: Job, state: WorkFolder, output: Path, save_seconds: float, progres
     latents = _collage(job, state, choices, progress)
     inversion = _invert(job, state, latents, save_seconds, progress)
     rows = pack.delta_section(job.group, inversion.deltas, job.options.bits)
+    trial = _try_candidates(job, state, rows, save_seconds, progress)
+    noises = b"" if trial is None else candidate_rows.pack(trial.choices, job.group.images.candidates or 0)
     units = UnitCache(state.path / "units", "encode")
-    decoded = _decode(job, state, rows, units, progress)
+    decoded = _decode(job, state, rows, noises, units, progress)
     labelled = _relabel(job, state, units, progress)
     with state.clock("pack"):
         options = job.options
         choice = LabelChoice(options.labels, options.label_step, options.label_bytes)
         stored = store_labels(labelled.logits, _classes_of_patches(job), choice)
-        data = _pack(job, rows, decoded, labelled, stored)
+        data = _pack(job, rows, noises, decoded, labelled, stored)
         save_atomically(output, data)
     progress("pack", 1, 1)
-    return _report(job, output, data, inversion, decoded, labelled, stored, state.seconds)
+    return _report(job, output, data, inversion, trial, decoded, labelled, stored, state.seconds)
 
 
 # ------------------------------------------------------------------------------------------------ stages
@@ -254,6 +267,7 @@ def _invert(
     job: Job, state: WorkFolder, latents: list[np.ndarray], save_seconds: float, progress: Progress
 ) -> Inversion:
     options, recipe = job.options, job.group.recipe
+    assert isinstance(recipe, DdimRecipe)  # by `prepare`
     with state.clock("invert"):
         return invert(
             job.generator,
@@ -267,6 +281,25 @@ def _invert(
             seed=options.seed,
             saved=state.load("inversion"),
             save=lambda arrays: state.save("inversion", **arrays),
+            save_seconds=save_seconds,
+            progress=progress,
+        )
+
+
+def _try_candidates(job: Job, state: WorkFolder, rows: bytes, save_seconds: float, progress: Progress) -> Trial | None:
+    from d3codec.decoder.render import Renderer
+
+    if job.group.images.candidates is None:
+        return None
+    with state.clock("candidates"):
+        return try_candidates(
+            job.group,
+            # In float32 whatever the profile: the choice is made here, and every reader is told it.
+            Renderer(candidate_group(job.group), rows, job.generator, "reproducible", job.classes),
+            job.teacher,
+            job.classes,
+            saved=state.load("candidates"),
+            save=lambda arrays: state.save("candidates", **arrays),
             save_seconds=save_seconds,
             progress=progress,
         )
@@ -286,9 +319,9 @@ class _Decoded:
     levels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
 
 
-def _decode(job: Job, state: WorkFolder, rows: bytes, cache: UnitCache, progress: Progress) -> _Decoded:
+def _decode(job: Job, state: WorkFolder, rows: bytes, noises: bytes, cache: UnitCache, progress: Progress) -> _Decoded:
     units = _units(job)
-    renderer = _renderer(job, rows)
+    renderer = _renderer(job, rows, noises)
     exact = job.options.profile == "exact"
     noise = _measure(job, state, renderer, progress) if exact else None
     near: list[dict[str, np.ndarray]] = []
@@ -303,7 +336,7 @@ def _decode(job: Job, state: WorkFolder, rows: bytes, cache: UnitCache, progress
                     state.save(
                         f"near-{number:06d}", places=found + first, levels=round_levels(levels.reshape(-1)[found])
                     )
-                cache.put(unit, round_levels(levels))
+                cache.put(unit, finished(job.group, round_levels(levels), sources))
             if exact and (saved := state.load(f"near-{number:06d}")) is not None:
                 near.append(saved)
             progress("decode", number + 1, len(units))
@@ -312,7 +345,7 @@ def _decode(job: Job, state: WorkFolder, rows: bytes, cache: UnitCache, progress
     return _Decoded(noise, *(np.concatenate([part[name] for part in near]) for name in ("places", "levels")))
 
 
-def _renderer(job: Job, rows: bytes) -> Renderer:
+def _renderer(job: Job, rows: bytes, noises: bytes) -> Renderer:
     from d3codec.decoder.precision import compute_dtype
     from d3codec.decoder.render import Renderer
     from d3codec.generators.load import load_generator
@@ -321,7 +354,7 @@ def _renderer(job: Job, rows: bytes) -> Renderer:
     generator: Generator = job.generator
     if dtype != generator.dtype:
         generator = load_generator(generator.folder, cast=job.options.cast, dtype=dtype, device=job.device)
-    return Renderer(job.group, rows, generator, job.options.profile, job.classes)
+    return Renderer(job.group, rows, generator, job.options.profile, job.classes, choices=noises)
 
 
 def _measure(job: Job, state: WorkFolder, renderer: Renderer, progress: Progress) -> float:
@@ -382,7 +415,7 @@ def _classes_of_patches(job: Job) -> np.ndarray:
     return np.repeat(np.arange(job.classes), job.options.ipc * job.cells)
 
 
-def _pack(job: Job, rows: bytes, decoded: _Decoded, labelled: _Labelled, stored: StoredLabels) -> bytes:
+def _pack(job: Job, rows: bytes, noises: bytes, decoded: _Decoded, labelled: _Labelled, stored: StoredLabels) -> bytes:
     options = job.options
     group = pack.changed(job.group, labels=stored.record)
     about = About(method=options.method, licence=options.licence, source=options.source, claims=stored.claims() or None)
@@ -394,7 +427,7 @@ def _pack(job: Job, rows: bytes, decoded: _Decoded, labelled: _Labelled, stored:
         job.classes,
         group,
         rows,
-        stored.sections,
+        ({"cnd": noises} if noises else {}) | stored.sections,
         pixels,
         about,
         pack.leaf_section(labelled.digests, options.leaf_bytes),
@@ -406,6 +439,7 @@ def _report(
     output: Path,
     data: bytes,
     inversion: Inversion,
+    trial: Trial | None,
     decoded: _Decoded,
     labelled: _Labelled,
     stored: StoredLabels,
@@ -436,8 +470,17 @@ def _report(
         label_kl_nats=stored.divergences.get(1),
         agreement_percent=round(100 * float(shares.mean()), 3),
         agreement_by_class={name: round(100 * float(share), 3) for name, share in zip(names, shares, strict=True)},
+        candidates=None if trial is None else _candidate_figures(job, trial),
         loss=loss_curve(inversion.losses.tolist(), inversion.start, inversion.end),
         seconds={stage: round(value, 2) for stage, value in seconds.items()},
         options=asdict(job.options),
         skipped=job.images.skipped,
+    )
+
+
+def _candidate_figures(job: Job, trial: Trial) -> CandidateFigures:
+    return CandidateFigures(
+        tried=job.options.candidates,
+        changed_percent=round(100 * float((trial.choices > 0).mean()), 3),
+        first_agreement_percent=round(100 * float(trial.hits[:, :, 0].mean()) / job.cells, 3),
     )

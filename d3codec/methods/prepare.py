@@ -14,13 +14,14 @@ import numpy as np
 
 from d3codec import __version__
 from d3codec.encoder import pack
-from d3codec.encoder.labels import LabelChoice
+from d3codec.encoder.candidates import bits_of
+from d3codec.encoder.labels import LabelChoice, default_kind
 from d3codec.encoder.prompt import Prompt, read_prompt
 from d3codec.encoder.relabel import Teacher, teacher_logits
 from d3codec.encoder.select import cut_patch
 from d3codec.errors import GeneratorError, ImagesError, ManifestError, MissingGeneratorError, UsageError
 from d3codec.format import limits
-from d3codec.format.manifest import About, Classes, Group
+from d3codec.format.manifest import About, Classes, Group, Images, Window
 from d3codec.format.save import check_writable
 from d3codec.generators import ready
 from d3codec.sources import LabelledImages, OnError, Source, read_images, require_classes
@@ -39,7 +40,7 @@ PACKING = ("labels", "label_step", "label_bytes", "leaf_bytes", "licence", "sour
 
 @dataclass(frozen=True)
 class Options:
-    """The arguments of `methods.d3m.encode` that decide the file. None: not given (see there)."""
+    """The arguments of `methods.d3m.encode` that decide the file. None: not given (see there); labels "": likewise."""
 
     method: str
     profile: str
@@ -69,6 +70,8 @@ class Options:
     source: str | None
     class_ids: tuple[str, ...] | None
     authority: str
+    candidates: int = 1
+    size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class Job:
 
     @property
     def patch_side(self) -> int:
-        return self.group.images.size[0] // self.grid[0]
+        return self.group.images.generated[0] // self.grid[0]
 
 
 def prepare(
@@ -131,8 +134,10 @@ def prepare(
     chosen = choose_device(device)
     read = read_images(images, on_error=on_error)
     classes = pack.class_section(read.class_names, options.class_ids, options.authority)
+    if not options.labels:
+        options = replace(options, labels=default_kind(len(read.class_names)))
     require_classes(read)
-    asked, teacher_name = _load_teacher(teacher, read.class_names)
+    asked, teacher_name = given_teacher(teacher, read.class_names)
     folder = _generator_folder(generator)
     known = known_configuration(folder)
     record = describe(folder, options.cast)
@@ -191,6 +196,8 @@ def _check_numbers(options: Options) -> None:
             1 <= options.bits <= limits.BITS and (options.entropy_coded or options.bits == int(options.bits)),
             f"1 to {limits.BITS}, a whole number if they have a fixed width",
         ),
+        ("candidates", *_candidates(options)),
+        ("size", options.size is None or 1 <= options.size <= limits.SIDE, f"1 to {limits.SIDE}"),
         ("noise_key", 0 <= options.noise_key <= limits.NOISE_KEY, "0 to 2^64 - 1"),
         ("crops", options.crops >= 1, "1 or more"),
         ("crop_scale", 0 < low <= high <= 1, "two shares of the area, 0 < low <= high <= 1"),
@@ -200,7 +207,7 @@ def _check_numbers(options: Options) -> None:
         ("seed", 0 <= options.seed < 2**64, "0 to 2^64 - 1"),
         ("leaf_bytes", options.leaf_bytes in (0, 2, 4, 8), "0, 2, 4 or 8"),
     ]
-    if problem := LabelChoice(options.labels, options.label_step, options.label_bytes).problem():
+    if problem := LabelChoice(options.labels or "adaptive", options.label_step, options.label_bytes).problem():
         tests.append((problem[0], False, problem[1]))
     for field, good, expected in tests:
         if not good:
@@ -214,7 +221,16 @@ def _check_numbers(options: Options) -> None:
         ) from error
 
 
-def _load_teacher(teacher: Teacher | str | Path, class_names: Sequence[str]) -> tuple[Teacher, str]:
+def _candidates(options: Options) -> tuple[bool, str]:
+    """Whether so many noises an image can be tried, and what can be."""
+    most = 1 << limits.CANDIDATE_BITS
+    while most > 1 and max(options.ipc, 1) * most > limits.IMAGES_PER_CLASS:  # all of a class are drawn as one group
+        most //= 2
+    count = options.candidates
+    return 1 <= count <= most and count.bit_count() == 1, f"a power of two, 1 to {most}"
+
+
+def given_teacher(teacher: Teacher | str | Path, class_names: Sequence[str]) -> tuple[Teacher, str]:
     """The teacher, its logits in the order of the classes, and what identifies it: a digest or a name."""
     from d3codec.training.teachers import load_teacher, match_classes
 
@@ -339,7 +355,7 @@ def _group(
     if recipe is None:
         recipe = pack.read_recipe(generator.folder, guidance, steps)
     prompt = read_prompt(generator, options.template or "", options.initial_token or "")
-    return pack.delta_group(
+    group = pack.delta_group(
         prompt,
         recipe,
         bits=options.bits,
@@ -351,7 +367,20 @@ def _group(
         count=options.ipc,
         resolution=resolution,
         noise_key=options.noise_key,
-    ), prompt
+    )
+    images = pack.changed(group.images, candidates=bits_of(options.candidates))
+    if options.size not in (None, resolution):
+        images = _resized(images, options.size, grid)
+    return pack.changed(group, images=images), prompt
+
+
+def _resized(images: Images, size: int, grid: int) -> Images:
+    """The record of images that are made as before and brought to a size afterwards."""
+    if size % grid:
+        raise UsageError("the size does not suit the grid", field="size", found=size, expected=f"a multiple of {grid}")
+    window = Window(generated=images.size, block=(0, 0, *images.size))
+    resized: Images = pack.changed(images, size=(size, size), window=window)
+    return resized
 
 
 def _collages(images: LabelledImages, options: Options, grid: tuple[int, int]) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from d3codec.dataset import Dataset, load
 from d3codec.encoder.pack import class_words, repack_hard
 from d3codec.encoder.select import select_class
+from d3codec.errors import UsageError
 from d3codec.format.file import D3MFile
 from d3codec.generators.load import load_generator
 from d3codec.generators.weights import find_generator
@@ -122,6 +123,8 @@ def generated_arms(file: str | Path, generator: str | Path | None, seeds: int, p
     """The file with its soft labels, with hard ones, and its recipe with class names instead of learned prompts."""
     dataset = load(file)
     group = dataset.file.content.groups[0]
+    if group.generator is None:
+        raise UsageError("a comparison of prompts needs images that a generator makes", file=dataset.path)
     folder = find_generator(group.generator, group.cast, given=generator)
     patches, hard = labelled_patches(dataset, folder, progress)
     soft = dataset.labels.probabilities().reshape(len(patches), -1)

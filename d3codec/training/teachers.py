@@ -250,9 +250,9 @@ def load_teacher(spec: str | Path) -> Teacher:
     """The teacher that `spec` names.
 
     Arguments:
-        spec: a file that `train_teacher` wrote, or "module:function" (installed, or in the current folder):
-            the function is called without arguments and returns a teacher, or it takes an array of images
-            and is one. This runs that module's code; a file is only read.
+        spec: a file that `train_teacher` wrote, a folder that `train_ensemble` filled, or "module:function"
+            (installed, or in the current folder): the function is called without arguments and returns a teacher, or
+            it takes an array of images and is one. This runs that module's code; a file is only read.
 
     Raises:
         TeacherError: names the file or module, the field, what was found and what was expected.
@@ -260,6 +260,10 @@ def load_teacher(spec: str | Path) -> Teacher:
     name = str(spec)
     if isinstance(spec, str) and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
         return _imported(name)
+    if Path(spec).is_dir():
+        from d3codec.training.ensemble import load_ensemble
+
+        return load_ensemble(spec)
     return ConvNetTeacher(*read_teacher(Path(spec)))
 
 

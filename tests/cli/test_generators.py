@@ -97,7 +97,8 @@ def test_ls_shows_what_is_known_and_what_is_here(hub):
     for text in ("sd-1.5", "stabilityai/sdxl-turbo", "creativeml-openrail-m", "not run here"):
         assert text in result.stdout
     listed = answer("generators", "ls", "--no-ids")
-    assert [ready["name"] for ready in listed["ready"]] == ["dit-xl-2-256", "sd-1.5", "sd-2.1-base", "sdxl-turbo"]
+    names = ["dit-xl-2-256", "sd-1.5", "sd-2.1-base", "sdxl-turbo", "taesd", "taesd3"]
+    assert [ready["name"] for ready in listed["ready"]] == names
     assert all(row["id"] is None for row in listed["local"])
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cli.commands import answer, bare_file, call
-from format.craft import digits_draft, filled, kinds_draft, write_d3m
+from format.craft import digits_draft, filled, kinds_draft, stored_draft, write_d3m
 from tiny_pipeline import make_group
 
 from d3codec.format.file import ClassRecord, ContentDraft, D3MFile, pack_classes
@@ -22,7 +22,7 @@ def test_json_has_what_the_contract_names(bare):
     assert facts["bytes"] == bare.stat().st_size
     assert facts["bytes"] == facts["head_bytes"] + sum(section["bytes"] for section in facts["sections"])
     assert facts["content_id"] == file.content_id
-    assert facts["version"] == "0.3"
+    assert facts["version"] == "0.4"
     assert (facts["classes"], facts["images_per_class"], facts["images"]) == (3, 4, 12)
     assert (facts["label_kind"], facts["profile"], facts["method"]) == ("int8", "reproducible", None)
     assert (facts["pixel_digest"], facts["corrections"]) == (None, 0)
@@ -76,10 +76,13 @@ def test_every_kind_of_record(tmp_path):
     ]
     assert [(group["conditioning"], group["recipe"]) for group in facts["groups"]] == [
         ("learned, 1 token an image, 5 + 3 values of 3 bits", "DDIM, 10 steps, guidance 2, predicts v, eta 1"),
-        ("token ids, one sequence an image", "Euler, 10 steps, guidance 2, predicts eps, stored latents of 3 bits"),
+        (
+            "token ids, one sequence an image",
+            "Euler, 10 steps, guidance 2, predicts eps, stored latents of 4x2x3 values of 3 bits",
+        ),
         (
             "learned, 2 vectors an image, 5 values of 3 bits",
-            "DDIM with re-injection, 10 steps, guidance 2, predicts eps, stored latents of 3 bits",
+            "DDIM with re-injection, 10 steps, guidance 2, predicts eps, stored latents of 4x2x3 values of 3 bits",
         ),
         ("class ids, one a class", "Euler ancestral, 10 steps, guidance 2, predicts eps"),
         ("words, 2 tokens an image", "DDIM, 10 steps, guidance 2, predicts sample"),
@@ -120,7 +123,7 @@ def test_view_for_people(bare):
     assert result.stderr == ""
     lines = result.stdout.splitlines()
     size = bare.stat().st_size
-    assert lines[0] == f"{bare}: {size:,} bytes, version 0.3, 3 classes x 4 images"
+    assert lines[0] == f"{bare}: {size:,} bytes, version 0.4, 3 classes x 4 images"
     for piece in (
         "zero, one, two",
         "4 a class, 8x8 pixels, 2x2 patches",
@@ -133,6 +136,47 @@ def test_view_for_people(bare):
         assert piece in result.stdout
     table = {line.split()[0]: line.split()[1] for line in lines[3:7]}
     assert sum(int(cell.replace(",", "")) for cell in table.values()) == size
+
+
+def test_groups_that_need_no_prompts_or_no_generator(tmp_path):
+    draft, path = stored_draft(), tmp_path / "stored.d3m"
+    path.write_bytes(write_d3m(draft, filled(draft), About(weights=(1, 3, 2), method="d3m+latents")))
+    facts = answer("info", path)
+    assert facts["weights"] == [1, 3, 2]
+    generator = draft.groups[0].generator.hex()
+    assert facts["sizes"]["generators"] == [generator]
+    assert [group["generator"] for group in facts["groups"]] == [generator, generator, None]
+    assert [group["candidates"] for group in facts["groups"]] == [8, 1, 1]
+    assert [group["conditioning"] for group in facts["groups"][1:]] == ["none", "none"]
+    assert [group["recipe"] for group in facts["groups"][1:]] == [
+        "stored latents of 4x2x3 values of 3 bits, decoded as they are",
+        "stored images, PNG sheets of 3 in 2 columns",
+    ]
+    assert [section["name"] for section in facts["sections"]] == [
+        *("cls", "emb", "cnd", "lab", "lat", "img", "col", "lab")
+    ]
+    text = " ".join(call("info", path).stdout.split())
+    for piece in (
+        "images 0 3 a class, 64x64 pixels, 2x2 patches, each with one of 8 noises",
+        "labels 0 adaptive, 2 logits a patch",
+        "labels 2 adaptive, 2 logits a patch (of 9 of the teacher)",
+        "generator 2 none is needed",
+        "weights 1 : 3 : 2, of the groups in a training batch",
+        "the shared generator, named above",
+    ):
+        assert piece in text, piece
+    assert "prompts 0" in text
+    assert "prompts 1" not in text
+
+
+def test_a_file_of_stored_images_alone(tmp_path):
+    whole, path = stored_draft(), tmp_path / "stored.d3m"
+    draft = ContentDraft(whole.classes, whole.groups[2:], whole.profile)
+    path.write_bytes(write_d3m(draft, filled(draft)))
+    assert answer("info", path)["sizes"]["generators"] == []
+    text = call("info", path).stdout
+    assert "no generator: all images are stored in the file" in text
+    assert "training batch" not in text
 
 
 def labelled(path, about=None):

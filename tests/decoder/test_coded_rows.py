@@ -127,7 +127,7 @@ def test_vectors_and_stored_latents(tmp_path_factory):
     stream = changed(
         group,
         conditioning=changed(group.conditioning, coded=True),
-        recipe=changed(group.recipe, start=changed(start, stored=changed(start.stored, coded=True))),
+        recipe=changed(group.recipe, start=changed(start, stored=changed(start.stored, coding=1))),
     )
     sections = {"emb": exactly(conditions), "lat": exactly(clean)}
     np.testing.assert_array_equal(pixels(file_of(stream, sections), pipeline), in_blocks)

@@ -18,7 +18,7 @@ from PIL import Image
 from tiny_pipeline import SIZE, make_file, make_group, make_pipeline
 
 from d3codec import noise
-from d3codec.decoder import render, schedules
+from d3codec.decoder import finish, schedules
 from d3codec.decoder.digests import image_digest, pixel_digest
 from d3codec.decoder.plan import unit_at
 from d3codec.decoder.precision import round_levels
@@ -187,7 +187,7 @@ def test_another_resize_is_noticed(pipeline, golden, monkeypatch):
             ]
         )
 
-    monkeypatch.setattr(render, "window_resize", smooth)
+    monkeypatch.setattr(finish, "window_resize", smooth)
     assert not np.array_equal(windowed(pipeline), golden["window"])
 
 

@@ -15,9 +15,12 @@ import numpy as np
 from d3codec.format import canonical
 from d3codec.format.file import ClassRecord, ContentDraft, pack_classes, write_d3m
 from d3codec.format.manifest import (
+    TRANSFORM,
+    AdaptiveLabels,
     Classes,
     ClassIdConditioning,
     DdimRecipe,
+    DecodeRecipe,
     DeltaConditioning,
     EulerRecipe,
     Exact,
@@ -25,11 +28,13 @@ from d3codec.format.manifest import (
     Group,
     HardLabels,
     Images,
+    NoConditioning,
     QuantizedLabels,
     RankedHeadLabels,
     Raw16Labels,
     ReinjectRecipe,
     SecondEncoder,
+    SheetsRecipe,
     Start,
     StoredLatents,
     TokensConditioning,
@@ -57,6 +62,8 @@ __all__ = [
     "recipe",
     "reinject",
     "rich_draft",
+    "sheets",
+    "stored_draft",
     "streams",
     "tokens",
     "vectors",
@@ -118,6 +125,10 @@ def vectors(**changes: Any) -> VectorsConditioning:
 
 def class_ids(**changes: Any) -> ClassIdConditioning:
     return ClassIdConditioning(**({"negative": 1_000} | changes))
+
+
+def sheets(**changes: Any) -> SheetsRecipe:
+    return SheetsRecipe(**({"format": "png", "per_sheet": 3, "columns": 2} | changes))
 
 
 def group(**changes: Any) -> Group:
@@ -198,10 +209,33 @@ def kinds_draft() -> ContentDraft:
     return ContentDraft(Classes(authority="none", count=2), groups, exact)
 
 
+def stored_draft() -> ContentDraft:
+    """Three groups of an exact file: chosen candidates, stored latents that are decoded, stored images."""
+    small = Images(grid=(1, 1), count=2, size=(8, 8))
+    exact = Exact(pixels=hashlib.sha256(b"stored").digest(), corrections=0)
+    groups = (
+        group(
+            images=Images(grid=(2, 2), count=3, size=(64, 64), candidates=3),
+            labels=AdaptiveLabels(width=2),
+            noise_key=5,
+        ),
+        group(conditioning=NoConditioning(), images=small, labels=HardLabels(), recipe=DecodeRecipe(latents=LATENTS)),
+        group(
+            conditioning=NoConditioning(),
+            cast="stored",
+            generator=None,
+            images=small,
+            labels=AdaptiveLabels(width=9, columns="col"),
+            recipe=sheets(),
+        ),
+    )
+    return ContentDraft(Classes(authority="none", count=2), groups, exact)
+
+
 def coded_draft() -> ContentDraft:
-    """Every section of free length but `fix`: two groups of coded rows, latents, token ids and labels."""
+    """Every section of free length but `fix` and `tok`: groups of coded rows, latents and labels, one of sheets."""
     images = Images(grid=(2, 1), count=2, size=(8, 8))
-    stored = Start(a=200_000, b=900_000, stored=StoredLatents(bits=3, coded=True, shape=(4, 2, 3)))
+    stored = Start(a=200_000, b=900_000, stored=StoredLatents(bits=3, coding=1, shape=(4, 2, 3)))
     groups = (
         group(conditioning=delta(coded=True, width=5), images=images, labels=RankedHeadLabels(width=3)),
         group(
@@ -209,6 +243,20 @@ def coded_draft() -> ContentDraft:
             images=images,
             labels=RankedHeadLabels(width=7, columns="col"),
             recipe=reinject(start=stored),
+        ),
+        group(
+            conditioning=NoConditioning(),
+            images=images,
+            labels=AdaptiveLabels(width=3),
+            recipe=DecodeRecipe(latents=StoredLatents(bits=0, coding=2, shape=(4, 2, 3))),
+        ),
+        group(
+            conditioning=NoConditioning(),
+            cast="stored",
+            generator=None,
+            images=images,
+            labels=HardLabels(),
+            recipe=sheets(format="webp"),
         ),
     )
     return ContentDraft(Classes(authority="none", count=3), groups)
@@ -230,6 +278,8 @@ def filled(draft: ContentDraft, seed: int = 1, *, sparse: bool = False) -> dict[
             data = sequences(draft.groups[number], draft.classes.count, generator)
         elif name in ("emb", "lat") and rows is not None:
             data = quantized(draft.groups[number], name, rows or 0, generator)
+        elif name == "cnd":
+            data = choices(draft.groups[number], rows or 0, generator)
         elif name == "ids":
             data = b"".join(struct.pack("<I", generator.randrange(1 << 31)) for _ in range(rows or 0))
         elif name == "col":
@@ -257,28 +307,47 @@ def quantized(record: Group, name: str, rows: int, generator: random.Random) -> 
     )
 
 
+def choices(record: Group, classes: int, generator: random.Random) -> bytes:
+    """Rows of section `cnd`."""
+    bits = record.images.sources * (record.images.candidates or 0)
+    return b"".join(generator.getrandbits(bits).to_bytes(-(-bits // 8), "little") for _ in range(classes))
+
+
 def streams(draft: ContentDraft) -> dict[tuple[str, int | None], bytes]:
     """Sections that fit a draft, with real streams in those of free length."""
-    from d3codec import labels
-    from d3codec.conditioning import coded
+    from d3codec import images, labels
+    from d3codec.conditioning import coded, transform
+    from d3codec.labels import adaptive
 
     sections, rng = filled(draft), np.random.default_rng(5)
     for name, number in sections:
         if number is None:
             continue
         record, classes = draft.groups[number], draft.classes.count
+        stored, sources = record.recipe.start.stored, classes * record.images.sources
         if name == "emb":
             shape = conditioning_rows(record, classes), sum(quantized_blocks(record))
-        elif name == "lat" and record.recipe.start.stored is not None:
-            shape = classes * record.images.sources, record.recipe.start.stored.values
-        if name in ("emb", "lat"):
             sections[name, number] = coded.encode(rng.normal(size=shape), 40.0)
+        elif name == "lat" and stored is not None and stored.coding == TRANSFORM:
+            sections[name, number] = transform.encode_at(rng.normal(size=(sources, *stored.shape)), 0.5)
+        elif name == "lat" and stored is not None:
+            sections[name, number] = coded.encode(rng.normal(size=(sources, stored.values)), 40.0)
+        elif name == "img" and isinstance(record.recipe, SheetsRecipe):
+            tiles, per_sheet = rng.integers(0, 256, (sources, 8, 8, 3), np.uint8), record.recipe.per_sheet
+            files = [
+                images.encode_sheet(tiles[first : first + per_sheet], record.recipe.columns, record.recipe.format, 50)
+                for first in range(0, sources, per_sheet)
+            ]
+            sections[name, number] = images.join_sheets(files)
         elif name == "lab":
             rows, width = label_rows(record, classes), getattr(record.labels, "width", 0)
             columns = np.frombuffer(sections.get(("col", number)) or np.arange(classes, dtype="<u4").tobytes(), "<u4")
             of_row = np.repeat(columns.astype(np.int64), rows // classes)
             logits = rng.normal(scale=3, size=(rows, width))
-            sections[name, number] = labels.encode_logits(logits, classes=of_row, bytes_per_label=200)
+            if isinstance(record.labels, AdaptiveLabels):
+                sections[name, number] = adaptive.encode(logits, of_row, step=64)
+            else:
+                sections[name, number] = labels.encode_logits(logits, classes=of_row, bytes_per_label=200)
     return sections
 
 
@@ -322,7 +391,7 @@ class Pieces:
     parts: tuple[tuple[int, bytes], ...]
     manifest_bytes: bytes | None = None
     magic: bytes = MAGIC
-    version: tuple[int, int] = (0, 3)
+    version: tuple[int, int] = (0, 4)
     features: int = 0
     reserved: int = 0
     manifest_length: int | None = None

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import zstandard
-from format.craft import Pieces, coded_draft, digits_draft, filled, kinds_draft, rich_draft
+from format.craft import Pieces, coded_draft, digits_draft, filled, kinds_draft, rich_draft, stored_draft
 
 from d3codec.errors import FORMAT_CODES, FormatError, HeadError, ManifestError, PackError, SectionError
 from d3codec.format.canonical import pack
@@ -24,6 +24,8 @@ PIECES = Pieces.of(DIGITS).redigested(RAW)  # no part compressed
 KINDS = write_d3m(kinds_draft(), filled(kinds_draft()))
 KIND_RAW = filled(kinds_draft())
 KIND_PIECES = Pieces.of(KINDS).redigested(KIND_RAW.values())
+STORED_RAW = filled(stored_draft())
+STORED_PIECES = Pieces.of(write_d3m(stored_draft(), STORED_RAW)).redigested(STORED_RAW.values())
 CODED_RAW = filled(coded_draft())
 CODED_PIECES = Pieces.of(write_d3m(coded_draft(), CODED_RAW)).redigested(CODED_RAW.values())
 
@@ -65,6 +67,16 @@ def kind(name: str, number: int | None, raw: bytes) -> Pieces:
     return pieces.redigested(new.values())
 
 
+def stored(number: int, part: str, **changes: Any) -> tuple[Pieces, str]:
+    """A record of a group of `stored_draft` with values that no file may have."""
+    return manifest(lambda value: value["c"]["g"][number][part].update(changes), STORED_PIECES), "E_MANIFEST"
+
+
+def choices(raw: bytes) -> Pieces:
+    """Chosen candidates, two rows of nine bits."""
+    return STORED_PIECES.redigested((STORED_RAW | {("cnd", 0): raw}).values())
+
+
 def patched(name: str, number: int | None, at: int, data: bytes) -> Pieces:
     """The same with some bytes changed in place."""
     raw = bytearray(KIND_RAW[name, number])
@@ -101,8 +113,8 @@ CASES: dict[str, tuple[Pieces | bytes, str]] = {
     "another magic": (PIECES.but(magic=b"\x89PNG\r\n\x1a\n"), "E_MAGIC"),
     "newlines converted": (DIGITS.replace(b"\r\n", b"\n"), "E_MAGIC"),
     "Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "E_MAGIC"),
-    "next minor": (PIECES.but(version=(0, 4)), "E_VERSION"),
-    "minor before": (PIECES.but(version=(0, 2)), "E_VERSION"),
+    "next minor": (PIECES.but(version=(0, 5)), "E_VERSION"),
+    "minor before": (PIECES.but(version=(0, 3)), "E_VERSION"),
     "minor 0": (PIECES.but(version=(0, 0)), "E_VERSION"),
     "major 1": (PIECES.but(version=(1, 1)), "E_VERSION"),
     "feature": (PIECES.but(features=1 << 31), "E_FEATURE"),
@@ -139,9 +151,60 @@ CASES: dict[str, tuple[Pieces | bytes, str]] = {
         "E_MANIFEST",
     ),
     "stored latents that nothing stored": (
-        manifest(lambda value: value["c"]["g"][0]["r"].update(z=[1, 0, [8, False, 4, 2, 2]])),
+        manifest(lambda value: value["c"]["g"][0]["r"].update(z=[1, 0, [8, 0, 4, 2, 2]])),
         "E_LENGTH",
     ),
+    "conditioning none with a sampler": stored(0, "c", k="none"),
+    "17 bits of candidates": stored(0, "i", c=17),
+    "0 bits of candidates": stored(0, "i", c=0),
+    "more candidates than a word can count": stored(0, "i", c=16, n=(1 << 16) + 1),
+    "candidates of stored latents": stored(1, "i", c=1),
+    "candidates of stored images": stored(2, "i", c=1),
+    "bits of transform-coded latents": stored(1, "r", z=[3, 2, 4, 2, 3]),
+    "transform-coded latents of 65 rows": stored(1, "r", z=[0, 2, 4, 65, 3]),
+    "blocks of no bits": stored(1, "r", z=[0, 0, 4, 2, 3]),
+    "a coding that is none": stored(1, "r", z=[3, 3, 4, 2, 3]),
+    "a start where latents are decoded": stored(1, "r", z=[1_000_000, 0, [3, 0, 4, 2, 3]]),
+    "a bool as the coding of latents": stored(1, "r", z=[3, False, 4, 2, 3]),
+    "sheets in another format": stored(2, "r", f="jpeg"),
+    "sheets of an exact file that decoders may differ on": stored(2, "r", f="avif"),
+    "sheets of nothing": stored(2, "r", n=0),
+    "more columns than images of a sheet": stored(2, "r", c=4),
+    "sheets of 16,384 pixels": stored(2, "r", n=1 << 12, c=1 << 11),
+    "sheets of more than 2^26 pixels": (
+        manifest(
+            lambda value: (
+                value["c"]["g"][2]["i"].update(s=[16, 16]),
+                value["c"]["g"][2]["r"].update(n=300_000, c=1_000),
+            ),
+            STORED_PIECES,
+        ),
+        "E_MANIFEST",
+    ),
+    "stored images with a generator": (
+        manifest(lambda value: value["c"]["g"][2].update(g=bytes(32)), STORED_PIECES),
+        "E_MANIFEST",
+    ),
+    "decoded latents without a generator": (
+        manifest(lambda value: value["c"]["g"][1].update(g=None), STORED_PIECES),
+        "E_MANIFEST",
+    ),
+    "stored images with a cast": (
+        manifest(lambda value: value["c"]["g"][2].update(d="f16"), STORED_PIECES),
+        "E_MANIFEST",
+    ),
+    "stored images with bytes outside": (
+        manifest(lambda value: value["c"]["g"][2].update(o=1), STORED_PIECES),
+        "E_MANIFEST",
+    ),
+    "adaptive labels of 65 columns": (
+        manifest(lambda value: value["c"]["g"][2]["l"].update(w=65), STORED_PIECES),
+        "E_MANIFEST",
+    ),
+    "weights of other groups": (manifest(lambda value: value.update(a={"w": [1, 2]}), STORED_PIECES), "E_MANIFEST"),
+    "a weight of 0": (manifest(lambda value: value.update(a={"w": [1, 0, 1]}), STORED_PIECES), "E_MANIFEST"),
+    "a weight of 256": (manifest(lambda value: value.update(a={"w": [1, 256, 1]}), STORED_PIECES), "E_MANIFEST"),
+    "padding bits of choices": (choices(b"\xff\x01\xff\x02"), "E_SECTION_VALUE"),
     "manifest cut off": (raw_bytes(pack(PIECES.manifest)[:-1]), "E_PACK_TRUNC"),
     "extension type": (raw_bytes(b"\xd4\x00\x00"), "E_PACK_TYPE"),
     "long integer": (raw_bytes(pack(PIECES.manifest).replace(b"\xa1n\x0a", b"\xa1n\xcc\x0a")), "E_PACK_NONMINIMAL"),
@@ -326,6 +389,10 @@ def test_the_crafted_files_are_right_but_for_their_fault() -> None:
     opened(kind("fix", None, fix(*FIVE[:4]) + bytes([last & 0x7F | 0x80, last >> 7, 0])))
     opened(kind("tok", 1, struct.pack("<9H", 1, 7, 2, 0, 65_535, 1, 1, 1, 9)))
     opened(patched("ids", 3, 4, b"\xff\xff\xff\x7f"))
+    opened(STORED_PIECES)
+    opened(choices(b"\xff\x01\xff\x01"))
+    opened(manifest(lambda value: value.update(a={"w": [1, 255, 3]}), STORED_PIECES))
+    opened(manifest(lambda value: value["c"]["g"][2]["r"].update(n=1 << 20, c=1 << 10), STORED_PIECES))
 
 
 def test_budget() -> None:
@@ -338,7 +405,7 @@ def test_budget() -> None:
 @pytest.mark.parametrize(
     ("pieces", "code"),
     [
-        (PIECES.but(version=(0, 4), features=1), "E_VERSION"),
+        (PIECES.but(version=(0, 5), features=1), "E_VERSION"),
         (PIECES.but(features=1, reserved=1), "E_FEATURE"),
         (PIECES.but(reserved=1, count=5_000), "E_RESERVED"),
         (PIECES.but(count=5_000, head_crc=0), "E_LIMIT"),

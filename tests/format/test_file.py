@@ -30,6 +30,8 @@ from format.craft import (
     recipe,
     reinject,
     rich_draft,
+    sheets,
+    stored_draft,
     tokens,
     vectors,
     words,
@@ -43,12 +45,16 @@ from d3codec.format.file import ClassRecord, ContentDraft, D3MFile, pack_classes
 from d3codec.format.manifest import (
     REPRODUCIBLE,
     About,
+    AdaptiveLabels,
     Classes,
+    DecodeRecipe,
     Exact,
     ExactFixed,
     GddAugmentation,
+    Group,
     HardLabels,
     Images,
+    NoConditioning,
     QuantizedLabels,
     RankedHeadLabels,
     Raw16Labels,
@@ -77,19 +83,21 @@ def golden(name: str) -> bytes:
     """The files in tests/golden, as they are written today."""
     if name == "small.d3m":
         return write_d3m(digits_draft(), filled(digits_draft()), ABOUT, {"x-leaf": LEAVES, "x-note": b"note"})
+    if name == "stored.d3m":
+        return write_d3m(stored_draft(), filled(stored_draft()), About(weights=(1, 3, 2)))
     if name == "kinds.d3m":
         return write_d3m(kinds_draft(), filled(kinds_draft()))
     return write_d3m(rich_draft(), filled(rich_draft(), sparse=True))
 
 
 def test_what_is_written_is_read() -> None:
-    for draft in (digits_draft(), rich_draft(), exact_digits_draft(), kinds_draft(), coded_draft()):
+    for draft in (digits_draft(), rich_draft(), exact_digits_draft(), kinds_draft(), stored_draft(), coded_draft()):
         sections = filled(draft)
         file = D3MFile.open(write_d3m(draft, sections, SAID, {"x-b": b"second", "x-a": b""}))
         file.verify()
         assert_covers(file)
         assert file.path == "<memory>"
-        assert file.version == (0, 3)
+        assert file.version == (0, 4)
         assert file.content.classes == draft.classes
         assert file.content.groups == draft.groups
         assert file.content.profile == draft.profile
@@ -298,8 +306,8 @@ def test_a_section_of_free_length_is_cut_at_every_mib() -> None:
     assert swapped.section_range("lab", 0, 0, cut) == long[:cut]
     with pytest.raises(SectionError, match="E_SECTION_DIGEST"):
         swapped.section_range("lab", 0, cut, cut + 1)
-    with pytest.raises(UsageError, match="no section lab of group 2"):
-        file.section_range("lab", 2, 0, 1)
+    with pytest.raises(UsageError, match="no section lab of group 3"):
+        file.section_range("lab", 3, 0, 1)
 
 
 def test_ranges_of_fixed_rows_have_their_values_checked() -> None:
@@ -340,7 +348,7 @@ def test_sections_that_make_sense_as_a_whole_are_judged_as_a_whole() -> None:
         write_d3m(draft, sections | {("tok", 0): sequences[:-18]})
 
 
-@pytest.mark.parametrize("name", ["small.d3m", "rich.d3m", "kinds.d3m"])
+@pytest.mark.parametrize("name", ["small.d3m", "rich.d3m", "kinds.d3m", "stored.d3m"])
 def test_golden_files(name: str) -> None:
     """Bytes written by earlier versions are read, and (with this zstd) are what is written today."""
     path, list_path = GOLDEN / name, GOLDEN / "containers.json"
@@ -374,7 +382,7 @@ def described(file: D3MFile) -> dict[str, Any]:
 
 def test_the_first_bytes_are_those_of_the_specification() -> None:
     head = (GOLDEN / "small.d3m").read_bytes()[:32]
-    assert head[:16] == bytes.fromhex("8944334d0d0a1a0a 0000 0300 00000000")
+    assert head[:16] == bytes.fromhex("8944334d0d0a1a0a 0000 0400 00000000")
     assert head[20:24] == bytes.fromhex("0500 0000")
 
 
@@ -433,7 +441,7 @@ def test_explain_knows_every_kind_of_section() -> None:
     )
     assert texts[window] == b"\xa1w\x92\x92\x10\x18\x94\x04\x08\x0c\x10"
     start = "0.2 * stored + 0.9 * noise, stored latents of 4 x 2 x 3 values of 3 bits"
-    assert texts[f"content.groups[2].recipe.start = {start} (key 'z')"].endswith(b"\x95\x03\xc2\x04\x02\x03")
+    assert texts[f"content.groups[2].recipe.start = {start} (key 'z')"].endswith(b"\x95\x03\x00\x04\x02\x03")
     lines = [text for _, _, text in D3MFile.open(write_d3m(coded_draft(), filled(coded_draft()))).explain()]
     for line in (
         "content.groups[0].conditioning.coded = yes, a section of free length (key 'e')",
@@ -444,6 +452,31 @@ def test_explain_knows_every_kind_of_section() -> None:
         assert line in lines
     assert any("stored latents of 4 x 2 x 3 values of entropy-coded, at most 3 bits" in line for line in lines)
     assert "content.groups[3].labels.kept = 2 logits a patch (key 'n')" in texts
+
+
+def test_explain_knows_what_is_stored() -> None:
+    data = golden("stored.d3m")
+    file = D3MFile.open(data)
+    assert_covers(file)
+    texts = {text: data[start : start + length] for start, length, text in file.explain()}
+    for line, key in (
+        ("part 2: cnd of group 0, rows 0 to 1, 4 bytes as they are", ("cnd", 0)),
+        ("part 4: lat of group 1, rows 0 to 3, 44 bytes as they are", ("lat", 1)),
+    ):
+        assert texts[line] == file.section(*key)
+    assert any(text.startswith("part 5: img of group 2, ") for text in texts)
+    for line, value in (
+        ("content.groups[0].images.candidates = choices of 3 bits, one a source, among 8 noises (key 'c')", b"\x03"),
+        ("content.groups[1].recipe.latents = 4 x 2 x 3 values of 3 bits (key 'z')", b"\x95\x03\x00\x04\x02\x03"),
+        ("content.groups[2].recipe.format = png files (key 'f')", b"\xa3png"),
+        ("content.groups[2].recipe.per_sheet = 3 images (key 'n')", b"\x03"),
+        ("content.groups[2].recipe.columns = 2 images side by side (key 'c')", b"\x02"),
+        ("content.groups[2].generator = none (key 'g')", b"\xc0"),
+        ("content.groups[2].conditioning.kind = none (key 'k')", b"\xa4none"),
+        ("about.weights = 1 : 3 : 2, shares of a training batch (key 'w')", b"\x93\x01\x03\x02"),
+    ):
+        assert texts[line].endswith(value)
+    assert "content.groups[0].labels.kind = adaptive logits (key 'k')" in texts
 
 
 TOKEN_IDS = st.integers(0, 2**31 - 1)
@@ -481,11 +514,9 @@ conditionings = (
     )
     | st.builds(class_ids, negative=TOKEN_IDS)
 )
-latents = st.builds(
-    StoredLatents,
-    bits=st.integers(1, 8),
-    coded=st.booleans(),
-    shape=st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3)),
+shapes = st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3))
+latents = st.builds(StoredLatents, bits=st.integers(1, 8), coding=st.sampled_from([0, 1]), shape=shapes) | st.builds(
+    StoredLatents, bits=st.just(0), coding=st.just(2), shape=shapes
 )
 starts = st.builds(Start, a=st.integers(1, 10**6), b=st.integers(0, 10**6), stored=latents)
 plain_or_stored = st.just(Start(a=0, b=10**6, stored=None)) | starts
@@ -519,6 +550,26 @@ def image_records(draw: st.DrawFn) -> Images:
         size=(32, 64),
         window=draw(st.none() | window),
         augmentation=GddAugmentation(copies=copies) if copies else None,
+        candidates=draw(st.none() | st.integers(1, 16)),
+    )
+
+
+@st.composite
+def group_records(draw: st.DrawFn, classes: int) -> Group:
+    """Images by a sampler, of latents alone, or stored."""
+    images, labels = draw(image_records()), draw(label_records(classes))
+    shared: dict[str, Any] = {"labels": labels, "noise_key": draw(st.integers(0, 2**64 - 1))}
+    if draw(st.booleans()):
+        outside = draw(st.integers(0, 2**40))
+        return group(
+            conditioning=draw(conditionings), recipe=draw(recipes), images=images, outside_bytes=outside, **shared
+        )
+    shared |= {"conditioning": NoConditioning(), "images": images.model_copy(update={"candidates": None})}
+    if draw(st.booleans()):
+        return group(recipe=DecodeRecipe(latents=draw(latents)), **shared)
+    count = draw(st.integers(1, 9))
+    return group(
+        recipe=sheets(per_sheet=count, columns=draw(st.integers(1, count))), generator=None, cast="stored", **shared
     )
 
 
@@ -534,6 +585,7 @@ def label_records(classes: int) -> st.SearchStrategy[Any]:
                 Raw16Labels(**columns),
                 TopkLabels(k=k, **columns),
                 RankedHeadLabels(**columns),
+                AdaptiveLabels(**columns),
             ]
         )
 
@@ -545,17 +597,7 @@ def label_records(classes: int) -> st.SearchStrategy[Any]:
 @st.composite
 def files(draw: st.DrawFn) -> tuple[ContentDraft, About | None, dict[str, bytes]]:
     classes = draw(st.integers(1, 20))
-    groups = tuple(
-        group(
-            conditioning=draw(conditionings),
-            noise_key=draw(st.integers(0, 2**64 - 1)),
-            images=draw(image_records()),
-            labels=draw(label_records(classes)),
-            recipe=draw(recipes),
-            outside_bytes=draw(st.integers(0, 2**40)),
-        )
-        for _ in range(draw(st.integers(1, 4)))
-    )
+    groups = tuple(draw(group_records(classes)) for _ in range(draw(st.integers(1, 4))))
     about = draw(
         st.none()
         | st.builds(

@@ -24,6 +24,7 @@ from format.craft import (
     recipe,
     reinject,
     rich_draft,
+    stored_draft,
     tokens,
     vectors,
     words,
@@ -133,18 +134,23 @@ def test_keys_of_every_kind() -> None:
     assert [one["r"]["s"] for one in content["g"]] == ["ddim", "euler", "ddim-reinject", "euler-ancestral", "ddim"]
     assert "".join(sorted(second["r"])) == "bginpqstz"
     assert "".join(sorted(third["r"])) == "bfgnpstz"
-    assert third["r"]["z"] == [200_000, 900_000, [3, False, 4, 2, 3]]
+    assert third["r"]["z"] == [200_000, 900_000, [3, 0, 4, 2, 3]]
     assert second["l"] == {"k": "f", "m": "col", "w": 5}
     assert fourth["l"] == {"k": "t", "m": "col", "n": 2, "w": 3}
     coded = coded_draft().groups
     assert coded[0].labels.to_wire() == {"k": "r", "m": None, "w": 3}
     assert (coded[0].conditioning.to_wire()["e"], coded[1].conditioning.to_wire()["e"]) == (True, True)
-    assert coded[1].recipe.start.to_wire() == [200_000, 900_000, [3, True, 4, 2, 3]]
+    assert coded[1].recipe.start.to_wire() == [200_000, 900_000, [3, 1, 4, 2, 3]]
+    assert coded[2].recipe.to_wire() == {"s": "decode", "z": [0, 2, 4, 2, 3]}
+    assert coded[2].labels.to_wire() == {"k": "a", "m": None, "w": 3}
+    assert coded[3].recipe.to_wire() == {"s": "stored", "f": "webp", "n": 3, "c": 2}
+    assert coded[3].conditioning.to_wire() == {"k": "none"}
+    assert coded[3].to_wire()["g"] is None
     assert ExactFixed(pixels=bytes(32)).to_wire() == {"k": "exact-fixed", "d": bytes(32)}
 
 
 def test_every_record_is_strict_closed_and_frozen() -> None:
-    assert len(RECORDS) == 28
+    assert len(RECORDS) == 32
     for record in RECORDS:
         config = record.model_config
         assert config["strict"]
@@ -644,7 +650,21 @@ def test_plan_of_sections() -> None:
         ("lat", 1, None, None),
         ("col", 1, 3, 4),
         ("lab", 1, None, None),
+        ("lat", 2, None, None),
+        ("lab", 2, None, None),
+        ("img", 3, None, None),
     ]
+    assert section_plan(stored_draft()) == [
+        ("cls", None, None, None),
+        ("emb", 0, 2, 18),
+        ("cnd", 0, 2, 2),
+        ("lab", 0, None, None),
+        ("lat", 1, 4, 11),
+        ("img", 2, None, None),
+        ("col", 2, 2, 4),
+        ("lab", 2, None, None),
+    ]
+    assert [row_section(one) for one in stored_draft().groups] == ["emb", None, None]
     assert [row_section(one) for one in kinds_draft().groups] == ["emb", "tok", "emb", "ids", "wrd"]
     assert [section.name for section in section_plan(exact_digits_draft())] == ["cls", "fix", "emb", "lab"]
     none = ContentDraft(Classes(authority="none", count=10), (group(),), Exact(pixels=bytes(32), corrections=0))
@@ -707,12 +727,12 @@ def test_coded_rows_are_bounded() -> None:
     write_d3m(ContentDraft(classes, (largest,)), {("cls", None): names, ("emb", 0): b""})
     with pytest.raises(ManifestError, match="a coded section has at most 4294967296 values"):
         write_d3m(draft, {("cls", None): names, ("emb", 0): b""})
-    assert list(coded_values(coded_draft())) == [3 * 5, (3 * 2 + 1) * 10, 3 * 2 * 24]
+    assert list(coded_values(coded_draft())) == [3 * 5, (3 * 2 + 1) * 10, 3 * 2 * 24, 3 * 2 * 24]
     for wrong in (1, 0, None, "yes"):
         with pytest.raises(ManifestError):
             vectors(coded=wrong)
         with pytest.raises(ManifestError):
-            StoredLatents(bits=3, coded=wrong, shape=(4, 2, 3))
+            StoredLatents(bits=3, coding=True if wrong == 1 else wrong or 3, shape=(4, 2, 3))
 
 
 def test_as_many_lengths_as_sections_of_free_length() -> None:

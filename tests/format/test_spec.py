@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from d3codec.conditioning import transform_stream
 from d3codec.errors import FORMAT_CODES
 from d3codec.format import limits, manifest
 from d3codec.format.record import ListRecord, Record, wire_names
@@ -47,6 +48,7 @@ def test_codes() -> None:
         ("tokens", manifest.TokensConditioning),
         ("vectors", manifest.VectorsConditioning),
         ("class-id", manifest.ClassIdConditioning),
+        ("none", manifest.NoConditioning),
     ],
 )
 def test_keys_of_conditioning(kind: str, record: type[Record]) -> None:
@@ -59,12 +61,16 @@ def test_keys_of_conditioning(kind: str, record: type[Record]) -> None:
 
 def test_keys_of_recipes() -> None:
     text = section("3.4 recipe")
-    assert "All have `b g n p s t z`; `ddim` besides `e f`; `ddim-reinject` besides `f`" in text
+    assert "Samplers have `b g n p s t z`; `ddim` besides `e f`; `ddim-reinject` besides `f`" in text
     assert keys(manifest.DdimRecipe) == "befgnpstz"
     assert keys(manifest.ReinjectRecipe) == "bfgnpstz"
     assert "`euler` and `euler-ancestral`\nbesides `i q`" in text
     assert keys(manifest.EulerRecipe) == "bginpqstz"
-    assert first_cells(text) == set("befginpqstz")
+    assert "`decode` has `s z`" in text
+    assert keys(manifest.DecodeRecipe) == "sz"
+    assert "`stored` has `c f n s`" in text
+    assert keys(manifest.SheetsRecipe) == "cfns"
+    assert first_cells(text) == set("bcefginpqstz")
 
 
 @pytest.mark.parametrize(
@@ -75,6 +81,7 @@ def test_keys_of_recipes() -> None:
         ("f", manifest.Raw16Labels),
         ("t", manifest.TopkLabels),
         ("r", manifest.RankedHeadLabels),
+        ("a", manifest.AdaptiveLabels),
     ],
 )
 def test_keys_of_labels(kind: str, record: type[Record]) -> None:
@@ -104,14 +111,22 @@ def test_limits() -> None:
         *(limits.MANIFEST_BYTES, limits.PARTS, limits.PACK_ENTRIES, limits.PACK_NODES, limits.ONE_DIGEST_BYTES),
         *(limits.CLASSES, limits.IMAGES_PER_CLASS, limits.SIDE, limits.TOKENS, limits.TIME_ID, limits.WIDTH),
         *(limits.MILLION, limits.GUIDANCE, limits.BETA, limits.TRAINING_STEPS, limits.STEPS, limits.LABEL_STEP),
-        *(limits.COPIES, limits.CORRECTIONS, limits.TEXT_BYTES, limits.CLASS_TEXT_BYTES),
+        *(limits.COPIES, limits.CORRECTIONS, limits.TEXT_BYTES, limits.CLASS_TEXT_BYTES, limits.SHEET_SIDE),
     ):
         assert re.search(rf"\b{number:,}\b", SPEC), number
     assert f"32 + {limits.ENTRY_BYTES} n" in SPEC
     assert f"1 to {limits.SLOTS} positions" in SPEC
-    assert f"(1 to 8 bits a value; bool, as `e` of 3.3; 1 to {limits.CHANNELS}, 1 to 4,096, 1 to 4,096)" in SPEC
+    assert f"(C 1 to {limits.CHANNELS}, h and w 1 to {limits.SIDE:,})" in section("3.4 recipe")
+    assert f"blocks of 1 to {limits.BITS} bits a value" in section("3.4 recipe")
+    assert f"2^{limits.SHEET_PIXELS.bit_length() - 1}" in section("3.4 recipe")
+    assert f"or b, 1 to {limits.CANDIDATE_BITS}:" in section("3.2 group")
+    assert f"2^{limits.CANDIDATES.bit_length() - 1}" in section("3.2 group")
+    assert (limits.CHANNELS, limits.TRANSFORM_SIDE) == (transform_stream.MAX_CHANNELS, transform_stream.MAX_SIDE)
+    assert f"2: transform-coded, bits 0, h and w at most {limits.TRANSFORM_SIDE}" in section("3.4 recipe")
+    assert f"1 to {limits.TRAINING_WEIGHT}" in section("3.6 `about`")
+    assert f"w at most {limits.ADAPTIVE_WIDTH}" in section("3.5 labels")
     assert f"| 1 to {limits.TOPK:,}, at most w |" in section("3.5 labels")
-    assert f"at most 2^{limits.LABEL_ROWS.bit_length() - 1} labels of kind `r`" in section("3.5 labels")
+    assert f"at most 2^{limits.LABEL_ROWS.bit_length() - 1} labels of kinds `r` and `a`" in section("3.5 labels")
     assert f"u16 if w <= {limits.INDEX16_WIDTH:,}, else u32" in section("5. Sections")
     assert f"2^{limits.CODED_VALUES.bit_length() - 1} values" in section("3.3 conditioning")
     assert f"at most 2^{limits.FREE_BYTES.bit_length() - 1} each" in section("3.1 `content`")

@@ -33,6 +33,7 @@ class Hub:
         self.wrong: dict[str, bytes] = {}
         self.etags: dict[str, str] = {}
         self.down = self.gated = False
+        self.config: dict[str, Any] | None = None  # what the hub read in the repository's configurations
         self.requests: list[tuple[str, str, str | None]] = []
         handler = type("Handler", (_Handler,), {"hub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -64,6 +65,7 @@ class Hub:
             "tags": [],
             "siblings": siblings,
             "cardData": {"license": "mit"},
+            **({} if self.config is None else {"config": self.config}),
         }
 
 

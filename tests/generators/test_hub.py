@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from generators.hub_server import COMMIT, Hub, files_of
 from safetensors.numpy import load_file, save
+from tiny_families import tiny_autoencoder
 from tiny_pipeline import make_pipeline
 
 from d3codec.errors import GeneratorError, MissingError, MissingGeneratorError, OutputError, UsageError
@@ -110,6 +111,35 @@ def test_pickles_are_never_fetched(hub):
 
 def test_another_kind_of_model_is_refused(hub):
     hub.files = {"config.json": b"{}", "model.safetensors": b""}
+    with pytest.raises(GeneratorError, match="no generator of a known family"):
+        plan(REPOSITORY)
+
+
+@pytest.mark.parametrize("config", [None, {"diffusers": {"_class_name": "AutoencoderTiny"}}])
+def test_an_autoencoder_alone(hub, tmp_path, config):
+    tiny_autoencoder(0).save_pretrained(tmp_path / "alone")
+    hub.config, hub.files = config, files_of(tmp_path / "alone") | {"README.md": b"", "taesd3_encoder.pth": b""}
+    found = plan(REPOSITORY)
+    assert found.family == "autoencoder"
+    assert names(found) == ["config.json", "diffusion_pytorch_model.safetensors"]
+    digest = found.files[1].sha256
+    part = replace(find("taesd3").parts["vae"], files={"diffusion_pytorch_model.safetensors": (digest, 1)})
+    assert compare(found, replace(find("taesd3"), parts={"vae": part})) == {found.files[1].path: False}
+    folder = fetch(found)
+    record, _ = identify(folder, None, "f16")
+    assert record.id == describe(tmp_path / "alone", "f16").id
+    assert locate(REPOSITORY)[0].complete
+
+
+def test_what_only_looks_like_an_autoencoder(hub, tmp_path):
+    tiny_autoencoder(0).save_pretrained(tmp_path / "alone")
+    files = files_of(tmp_path / "alone")
+    hub.config, hub.files = {"diffusers": {"_class_name": "UNet2DConditionModel"}}, files
+    with pytest.raises(GeneratorError, match="UNet2DConditionModel"):
+        plan(REPOSITORY)
+    hub.config, hub.files = None, {f"vae/{name}": data for name, data in files.items()}
+    assert plan(REPOSITORY).family == "autoencoder"
+    hub.files = hub.files | {"model_index.json": b"{}"}  # of a pipeline whose other parts are not there
     with pytest.raises(GeneratorError, match="no generator of a known family"):
         plan(REPOSITORY)
 

@@ -7,6 +7,8 @@ import re
 
 import pytest
 
+from d3codec.encoder.pack import ready_recipe
+from d3codec.errors import GeneratorError
 from d3codec.generators.graphs import FAMILIES, choose, resolve
 from d3codec.generators.ready import ReadyConfiguration, configurations, find
 
@@ -19,6 +21,8 @@ PUBLISHED = {  # figures of papers and model cards
     ("sd-2.1-base", "text_encoder"): 340_387_840,
     ("sdxl-turbo", "unet"): 2_567_463_684,
     ("sdxl-turbo", "text_encoder_2"): 694_659_840,
+    ("taesd", "vae"): 1_222_532 + 1_222_531,
+    ("taesd3", "vae"): 1_229_456 + 1_229_443,
 }
 
 
@@ -30,6 +34,7 @@ def build(ready: ReadyConfiguration, name: str):
     """The network of a part on torch's meta device, and its resolved configuration."""
     import torch
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
     from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers.models.clip.configuration_clip import CLIPTextConfig
@@ -43,7 +48,7 @@ def build(ready: ReadyConfiguration, name: str):
         if part.class_name.startswith("CLIP"):
             network = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModelWithProjection}
             return network[part.class_name](CLIPTextConfig(**config)), config
-        networks = (AutoencoderKL, DiTTransformer2DModel, UNet2DConditionModel)
+        networks = (AutoencoderKL, AutoencoderTiny, DiTTransformer2DModel, UNet2DConditionModel)
         return next(n for n in networks if n.__name__ == part.class_name)(**config), config
 
 
@@ -76,7 +81,20 @@ def test_the_paper_counts_the_transformer_otherwise():
     assert part.parameters - 27 * embedders + 256 * width == 675_129_632
 
 
-@pytest.mark.parametrize("ready", configurations(), ids=identifier)
+SAMPLED = [ready for ready in configurations() if ready.family != "autoencoder"]
+ALONE = [ready for ready in configurations() if ready.family == "autoencoder"]
+
+
+@pytest.mark.parametrize("ready", ALONE, ids=identifier)
+def test_an_autoencoder_alone_has_no_recipe(ready):
+    assert (ready.recipe, ready.hints) == ({}, {})
+    with pytest.raises(GeneratorError, match="no denoiser"):
+        ready.sampling()
+    with pytest.raises(GeneratorError, match="no denoiser"):
+        ready_recipe(ready, 1.0, 1)
+
+
+@pytest.mark.parametrize("ready", SAMPLED, ids=identifier)
 def test_the_recipe_is_one_that_a_file_can_state(ready):
     recipe = ready.sampling()
     assert recipe.sampler == ready.recipe["sampler"]
@@ -89,7 +107,8 @@ def test_the_recipe_is_one_that_a_file_can_state(ready):
 
 @pytest.mark.parametrize("ready", configurations(), ids=identifier)
 def test_nothing_is_claimed_that_was_not_done(ready):
-    assert ready.run == "not run here: weights could not be had"
+    copies = "a float16 copy of its weights was run here; the repository's own files could not be had"
+    assert ready.run == (copies if ready in ALONE else "not run here: weights could not be had")
     assert set(ready.ids) == {"f16", "stored"}
     assert set(ready.ids.values()) == {None}
 
@@ -102,7 +121,8 @@ def test_sizes():
 
 
 def test_names_and_repositories_are_found():
-    assert [ready.name for ready in configurations()] == ["dit-xl-2-256", "sd-1.5", "sd-2.1-base", "sdxl-turbo"]
+    names = ["dit-xl-2-256", "sd-1.5", "sd-2.1-base", "sdxl-turbo", "taesd", "taesd3"]
+    assert [ready.name for ready in configurations()] == names
     for ready in configurations():
         for name in (ready.name, ready.name.upper(), ready.repository, *ready.also):
             assert find(name) is ready

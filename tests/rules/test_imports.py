@@ -19,33 +19,45 @@ PACKAGE = Path(d3codec.__file__).parent
 ARCHITECTURE = PACKAGE.parent / "docs" / "design" / "architecture.md"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-LEAVES = {"errors", "format", "noise", "grid", "sources", "portable", "corrections", "entropy"}
+LEAVES = {
+    *("errors", "format", "noise", "grid", "images", "sources", "portable", "corrections", "entropy"),
+    "entropy_adaptive",
+}
 DECODING = LEAVES | {"labels", "conditioning", "generators", "decoder"} - {"sources"}
 MAY_IMPORT = {
     "errors": set(),
     "format": {"errors"},
     "noise": {"errors"},
     "grid": {"errors"},
+    "images": {"errors"},
     "portable": set(),
     "corrections": {"errors"},
     "entropy": {"errors"},
+    "entropy_adaptive": {"errors"},
     "sources": {"errors"},
-    "labels": {"errors", "entropy"},  # and format nothing of labels: dataset.py and encoder/pack.py join them
-    "conditioning": {"errors", "entropy"},
+    "labels": {
+        "errors",
+        "entropy",
+        "entropy_adaptive",
+    },  # and format nothing of labels: dataset.py and encoder/pack.py join them
+    "conditioning": {"errors", "entropy", "entropy_adaptive"},
     "generators": {"errors", "format", "portable"},
     "decoder": DECODING - {"decoder", "sources"},
     "download": {"errors"},
     "groups": {"format"},
     "torch_dataset": set(),
     "augmented": {"errors", "grid", "noise"},
-    "dataset": DECODING | {"augmented", "download", "groups", "torch_dataset"},
+    "mixing": {"errors", "noise"},
+    "patch_labels": {"errors", "decoder", "labels", "groups", "dataset"},
+    "dataset": DECODING | {"augmented", "download", "groups", "mixing", "patch_labels", "torch_dataset"},
     "encoder": DECODING | LEAVES,
     "methods": DECODING | LEAVES | {"encoder", "training"},  # training: for teachers named by file or module
     "training": DECODING | LEAVES | {"encoder", "dataset"},
-    "cli": {"errors", "format", "sources", "dataset", "decoder", "generators", "methods", "training"},
+    "cli": {"errors", "format", "sources", "dataset", "decoder", "encoder", "generators", "methods", "training"},
     "__main__": {"cli"},
 }
-DATASET = {"augmented", "download", "groups", "torch_dataset"}  # parts of `dataset` in the picture
+DATASET = {"augmented", "download", "groups", "mixing", "patch_labels", "torch_dataset"}
+"""Parts of `dataset` in the picture."""
 
 TORCH = {"torch", "diffusers", "transformers", "safetensors"}
 LIBRARIES = {
@@ -53,9 +65,11 @@ LIBRARIES = {
     "format": {"msgpack", "zstandard", "pydantic"},
     "noise": {"numpy", "torch"},
     "grid": {"numpy"},
+    "images": {"numpy", "PIL"},
     "portable": set(),
     "corrections": {"numpy"},
     "entropy": {"numpy"},
+    "entropy_adaptive": {"numpy"},
     "sources": {"numpy", "PIL", "pyarrow", "sklearn"},
     "labels": {"numpy"},
     "conditioning": {"numpy"},
@@ -63,6 +77,8 @@ LIBRARIES = {
     "decoder": {"numpy", "PIL", "pyarrow", "filelock", "torch"},
     "download": {"fsspec"},
     "groups": set(),
+    "mixing": {"numpy"},
+    "patch_labels": {"numpy"},
     "torch_dataset": {"numpy", "torch"},
     "augmented": {"numpy", "PIL", "torch"},
     "dataset": {"numpy"},
@@ -76,7 +92,16 @@ WITH_TORCH = {  # import it at module level
     *(
         f"generators/{name}.py"
         for name in (
-            *("autoencoder", "dit", "embedding", "latent", "latent_diffusion", "parts", "stable_diffusion"),
+            *(
+                "autoencoder",
+                "autoencoder_alone",
+                "dit",
+                "embedding",
+                "latent",
+                "latent_diffusion",
+                "parts",
+                "stable_diffusion",
+            ),
             *("stable_diffusion_xl", "text", "unet"),
         )
     ),
