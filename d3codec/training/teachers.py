@@ -260,7 +260,7 @@ def load_teacher(spec: str | Path) -> Teacher:
     name = str(spec)
     if isinstance(spec, str) and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
         return _imported(name)
-    if Path(spec).is_dir():
+    if any(Path(spec).glob("member-*.safetensors")):
         from d3codec.training.ensemble import load_ensemble
 
         return load_ensemble(spec)

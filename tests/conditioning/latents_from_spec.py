@@ -185,10 +185,17 @@ def decode(data: bytes, count: int, shape: tuple[int, int, int]) -> list[list[Fr
     return found
 
 
+@cache
+def tables_of_symbols() -> list[list[int]]:
+    """Section 3."""
+    weights = [[weight(row[0]), 1, *(weight(c) for c in row[1:] for _ in range(2))] for row in shipped_rows()[0]]
+    return [frequencies(row) for row in weights]
+
+
 def block_of(stream: Stream, images: int, statistics: Statistics, exponent: int) -> list[list[int]]:
     """Coefficients of the images of a block: sections 2 to 4."""
     costs, shifts, _ = shipped_rows()
-    tables = [frequencies([weight(row[0]), 1, *(weight(cost) for cost in row[1:] for _ in range(2))]) for row in costs]
+    tables = tables_of_symbols()
     mantissa = next(n for n in range(2048, 0, -1) if n**128 <= 1 << (1280 + exponent % 128))
     found = [[0] * len(statistics.scales) for _ in range(images)]
     states = [0] * images

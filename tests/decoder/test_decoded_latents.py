@@ -281,6 +281,6 @@ def test_the_published_autoencoder(tmp_path):
         numbers = generator.encode_images(torch.from_numpy(images).float()).double().numpy()
     stored = StoredLatents(bits=0, coding=TRANSFORM, shape=numbers.shape[1:])
     group = changed(record(folder, "transform", count=1, size=(64, 64)), recipe=DecodeRecipe(latents=stored))
-    file = file_of(group, transform.encode_at(numbers, 0.1), classes=1)
+    file = file_of(group, transform.encode(numbers, 1200), classes=1)
     found = pixels(file, folder, "reproducible")[0] / 127.5 - 1
     assert np.sqrt(np.square(found - images[0].transpose(1, 2, 0)).mean()) < 0.15

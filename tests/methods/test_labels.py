@@ -69,10 +69,10 @@ def test_the_recorded_divergence_is_that_of_the_labels(tiny: SimpleNamespace) ->
         assert float(recorded_divergences(file)[str(temperature)]) == pytest.approx(expected, rel=1e-3, abs=1e-12)
 
 
-def test_ranked_head_is_the_default(tiny: SimpleNamespace) -> None:
+def test_adaptive_is_the_default_of_few_classes(tiny: SimpleNamespace) -> None:
     report, file = again(tiny, "default", labels=None)
-    assert report.labels == "ranked-head"
-    assert file.content.groups[0].labels.kind == "r"
+    assert report.labels == "adaptive"
+    assert file.content.groups[0].labels.kind == "a"
     assert verify(file).pixels == "not checked"
     facts = label_facts(file, 0)
     assert facts.payload + facts.side == len(file.section("lab", 0))
