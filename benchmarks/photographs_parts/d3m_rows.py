@@ -111,9 +111,20 @@ def store(
         "profile": file.content.profile.name,
         "sections": {f"{part['name']} {part['group']}": part["bytes"] for part in file.section_sizes()},
         "head": file.head_bytes,
-        "outside_bytes": sum(group.outside_bytes for group in file.content.groups),
+        "dataset_specific_bytes": sum(group.outside_bytes for group in file.content.groups),
+        "shared": _shared(data, methods),
     }
     return Stored(tuple(built.groups), len(built.data), found, tuple(originals))
+
+
+def _shared(data: Path, methods: tuple[str, ...]) -> dict[str, int]:
+    """Bytes of the weights that all files share: size (c)."""
+    folders = {"latents": [data / AUTOENCODER], "d3m": [MODELS / GENERATOR, data / GENERATOR_AUTOENCODER]}
+    return {
+        folder.name: sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+        for method in methods
+        for folder in folders[method]
+    }
 
 
 def _rded(maker: Builder, selection: Selection, budget: int, per_class: int) -> Stored:
