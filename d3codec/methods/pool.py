@@ -15,7 +15,7 @@ from d3codec.encoder.relabel import cross_entropy, teacher_logits
 from d3codec.errors import ImagesError
 from d3codec.methods.prepare import given_teacher
 from d3codec.sources import LabelledImages
-from d3codec.training.photo_students import PhotoGroup, resize_photos
+from d3codec.training.photo_students import resize_photos
 
 if TYPE_CHECKING:
     from d3codec.encoder.relabel import Teacher
@@ -54,10 +54,6 @@ class Pool:
     def taken(self, rows: NDArray[Any]) -> Pool:
         """Some of the images."""
         return replace(self, images=self.images[rows], labels=self.labels[rows])
-
-    def group(self) -> PhotoGroup:
-        """Its images for students, with hard labels."""
-        return PhotoGroup(self.images, self.labels)
 
 
 def split_validation(images: LabelledImages, needed: int = 1) -> tuple[LabelledImages, LabelledImages | None]:
