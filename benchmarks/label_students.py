@@ -37,7 +37,7 @@ from d3codec.errors import D3MError, MissingFileError
 from d3codec.format.save import save_atomically
 from d3codec.training import students
 from d3codec.training.demo import environment
-from d3codec.training.protocols import prepare_process
+from d3codec.training.workers import prepare_process
 
 CODECS = ("hard", "full", "top-k", "ranked-head")
 

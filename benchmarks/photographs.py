@@ -49,7 +49,7 @@ from d3codec.errors import D3MError, MissingFileError, UsageError
 from d3codec.format.save import save_atomically
 from d3codec.training import photo_students, students
 from d3codec.training.demo import environment
-from d3codec.training.protocols import prepare_process
+from d3codec.training.workers import prepare_process
 
 RESULTS = Path("benchmarks/results")
 LOOKED_AT = (1_000, 5_000, 20_000)  # budgets of contact sheets

@@ -22,6 +22,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from d3codec.errors import ImagesError, MissingExtraError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
+LARGE_SIDE = 2048  # pixels: what is larger is reduced where images are only looked at by networks
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 OnError = Literal["refuse", "skip"]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from d3codec.errors import MissingFileError, UsageError
 from d3codec.format.wire import pack_part
 from d3codec.sources import LabelledImages, read_images
-from d3codec.training.photo_students import resize_photos
+from d3codec.training.photo_images import resize_photos
 
 VALIDATION_A_CLASS = 50
 UNRELATED = "tiny_imagenet_no_nette_64_train.parquet"  # photographs of other classes: statistics and the control

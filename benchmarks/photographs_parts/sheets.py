@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from d3codec.training.photo_students import resize_photos
+from d3codec.training.photo_images import resize_photos
 
 from . import spectrum
 

@@ -89,10 +89,11 @@ def command(
     """
     from d3codec.decoder.precision import choose_device
     from d3codec.decoder.processes import usable_cores
-    from d3codec.sources import read_images
+    from d3codec.sources import LARGE_SIDE, read_images
     from d3codec.training.protocols import evaluate
 
-    chosen, tested = choose_device(device), read_images(test, on_error=cast(Any, on_error))
+    chosen = choose_device(device)
+    tested = read_images(test, on_error=cast(Any, on_error), max_side=LARGE_SIDE)
     with progress(quiet) as callback:
         training = _training_set(file, chosen, generator, callback)
         report = evaluate(

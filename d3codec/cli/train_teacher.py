@@ -35,11 +35,11 @@ def command(
 
     IMAGES is a folder of class folders, a .parquet file in the Hugging Face layout, or digits:train.
     """
-    from d3codec.sources import read_images
+    from d3codec.sources import LARGE_SIDE, read_images
     from d3codec.training.teachers import train_teacher
 
     with progress(quiet) as callback:
-        read = read_images(images, on_error=on_error)  # type: ignore[arg-type]
+        read = read_images(images, on_error=on_error, max_side=LARGE_SIDE)  # type: ignore[arg-type]
         report = train_teacher(read, Path(output), side=side, steps=steps, seed=seed, progress=callback)
     if read.skipped:
         print_hint(f"skipped, could not be read: {', '.join(read.skipped)}", quiet)

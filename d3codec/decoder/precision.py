@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from d3codec.format.file import ContentDraft
     from d3codec.format.manifest import Content
 
 PROFILES = ("exact", "exact-fixed", "reproducible", "fast")
@@ -40,7 +41,7 @@ _SHORTCUT_VARIABLES = {
 }
 
 
-def has_networks(content: Content) -> bool:
+def has_networks(content: Content | ContentDraft) -> bool:
     """Whether any images of a dataset are made by a generator, which takes torch; stored ones need none."""
     return any(group.generator is not None for group in content.groups)
 
@@ -193,7 +194,7 @@ def _switches(torch: Any) -> list[tuple[Any, str, Any]]:
 # ------------------------------------------------------------------------------------------------ fingerprint
 
 
-def fingerprint(device: str, content: Content | None = None) -> str:
+def fingerprint(device: str, content: Content | ContentDraft | None = None) -> str:
     """One line that names what the pixels of profile `reproducible` depend on beside the file.
 
     Pieces are joined by '|', each a name and a value. Of images that a generator makes: the processor with the
@@ -222,7 +223,7 @@ def _of_networks(device: str) -> list[str]:
     ]
 
 
-def _of_codecs(content: Content) -> list[str]:
+def _of_codecs(content: Content | ContentDraft) -> list[str]:
     from d3codec.format.manifest import SheetsRecipe, lossy
 
     recipes = [group.recipe for group in content.groups if lossy(group)]

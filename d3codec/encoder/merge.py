@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from d3codec import corrections
 from d3codec.decoder.budget import Budget, Work
@@ -45,6 +46,7 @@ def merge(
     *,
     profile: ProfileName | None = None,
     digest: bool = False,
+    decoded: Sequence[NDArray[np.uint8]] | None = None,
     generator: Names = None,
     device: str = "auto",
     budget: Budget | None = Budget(),  # noqa: B008  # frozen
@@ -58,6 +60,8 @@ def merge(
 
     Arguments:
         profile: of the new file; None: that of all files, `reproducible` if they differ.
+        decoded: all images of each file, uint8 [images, height, width, 3] in order of class and image, if the caller
+            has just decoded them in the new file's profile; None: they are decoded here.
         generator, device, budget, progress: as for `decoder.decode.decode`.
 
     Raises:
@@ -91,7 +95,10 @@ def merge(
     draft = D3MFile.open(packed(bytes(32), None))
     if budget is not None:
         budget.check(Work.of(Extent.of(draft.content)), "the new file")
-    found = _decoded_digest(files, draft, chosen, generator, device, budget, progress)
+    if decoded is None:
+        found = _decoded_digest(files, draft, chosen, generator, device, budget, progress)
+    else:
+        found = _known_digest(draft, decoded)
     if chosen == "reproducible":
         here = fingerprint(choose_device(device, has_networks(draft.content)), draft.content)
         about = About(**({} if about is None else _fields(about)) | {"pixels": found, "fingerprint": here})
@@ -245,6 +252,14 @@ def _generated_bytes(content: Content) -> list[int]:
 
 
 # ------------------------------------------------------------------------------------------------ what is decoded
+
+
+def _known_digest(draft: D3MFile, decoded: Sequence[NDArray[np.uint8]]) -> bytes:
+    """The pixel digest of a new file, one group an array."""
+    classes = draft.content.classes.count
+    of_class = [images.reshape(classes, -1, *images.shape[1:]) for images in decoded]
+    plan = Extent.of(draft.content).plan()
+    return pixel_digest(image_digest(of_class[group][class_, index]) for group, class_, index in plan.images)
 
 
 def _decoded_digest(

@@ -257,7 +257,7 @@ def find_generator(
     raise MissingGeneratorError(
         "the weights of the generator are neither in the package nor in the local Hugging Face cache",
         expected=generator_id.hex(),
-        hint=f"They are those of {known[0].title}: d3codec generators fetch {known[0].name}" if known else _ELSEWHERE,
+        hint=f"They are those of {known[0].title}. {how_to_fetch(known[0])}" if known else _ELSEWHERE,
     )
 
 
@@ -304,13 +304,20 @@ def require_folders(name: str | Path) -> list[Path]:
     """`folders_of` a name, at least one; MissingGeneratorError that says how to get one."""
     if folders := folders_of(name):
         return folders
-    fetchable = ready.find(str(name)) or _is_repository(name)
+    hint = f"To fetch it first: d3codec generators fetch {name}" if _is_repository(name) else "Check the path."
+    if known := ready.find(str(name)):
+        hint = how_to_fetch(known)
     raise MissingGeneratorError(
         "neither a folder nor a repository in the local Hugging Face cache",
         field="generator",
         found=str(name),
-        hint=f"To fetch it first: d3codec generators fetch {name}" if fetchable else "Check the path.",
+        hint=hint,
     )
+
+
+def how_to_fetch(known: ready.ReadyConfiguration) -> str:
+    """The command that fetches a ready configuration, and how much it fetches."""
+    return f"To fetch them ({known.weight_bytes('f32') / 1e6:,.0f} MB): d3codec generators fetch {known.name}"
 
 
 def repository_of(folder: Path) -> str | None:

@@ -108,7 +108,7 @@ class Builder:
         best, room = None, limit - len(first.data)
         for _ in range(MERGES):
             second = self._latents(plan, room, final)
-            built = Built(self._merged([first.data, second.data], plan, final), (first, second))
+            built = Built(self._merged((first, second), plan, final), (first, second))
             spare = limit - len(built.data)
             if spare >= 0 and (best is None or len(built.data) > len(best.data)):
                 best = built
@@ -117,21 +117,25 @@ class Builder:
             room += spare
         return _fitting(best or built, limit)
 
-    def _merged(self, parts: list[bytes], plan: Plan, final: bool) -> bytes:
+    def _merged(self, parts: tuple[Made, ...], plan: Plan, final: bool) -> bytes:
         statement = Statement(self.licence, self.source, None, plan.name, (GENERATED_SHARE, STORED_SHARE))
         return merge(
-            [D3MFile.open(part) for part in parts],
+            [D3MFile.open(part.data) for part in parts],
             statement,
             profile=None if final else "reproducible",
-            generator=[folder for folder in (self.denoiser, self.autoencoder) if folder is not None],
+            digest=final,
+            decoded=[part.images for part in parts],
             device=self.device,
             budget=None,
         )
 
     def _frame(self, plan: Plan, final: bool) -> Frame:
         about = About(method=plan.name, licence=self.licence, source=self.source)
-        exact = final and plan.methods != ("images",)
-        return Frame(self.class_section, self.authority, self.profile if exact else "reproducible", about)
+        if final and plan.methods != ("images",):
+            return Frame(self.class_section, self.authority, self.profile, about, self.device)
+        # A trial that is the final file has to have its size.
+        device = self.device if self.settled(plan) else None
+        return Frame(self.class_section, self.authority, "reproducible", about, device)
 
     def _autoencoder(self, profile: str) -> Autoencoder:
         if profile not in self._autoencoders:

@@ -6,6 +6,7 @@ the finest step that the size allows.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,7 +19,7 @@ from d3codec.decoder.precision import compute_dtype
 from d3codec.decoder.render import Renderer
 from d3codec.encoder.invert import encode_collages
 from d3codec.encoder.rendered import render_group
-from d3codec.errors import GeneratorError
+from d3codec.errors import GeneratorError, UsageError
 from d3codec.format.manifest import TRANSFORM, DecodeRecipe, Group, HardLabels, Images, NoConditioning, StoredLatents
 from d3codec.generators.load import load_generator
 from d3codec.methods.made import Frame, Labelling, Made, labelled_file, within
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from d3codec.generators.latent import LatentGenerator
 
 COARSEST = 2.0**31  # step at which nothing is left of any latent
+EXACT_ROUNDS = 3  # in which corrections and labels of exact pixels are brought into the size
 
 
 @dataclass(frozen=True)
@@ -73,13 +75,34 @@ def make(
     least = _least(latents)
     group = _group(chosen, autoencoder, latents.shape[1:])
 
-    def build(room: int) -> tuple[Made, int]:
+    labels = 0 if labelling.judge is None else len(rows)
+
+    def build(room: int, network: LatentGenerator, profile: str) -> tuple[Made, int]:
         section = transform.encode(latents, room) if room > len(least) else least
-        renderer = Renderer(group, b"", autoencoder.network, frame.profile, chosen.classes, stored=section)
-        rendered = render_group(group, renderer, chosen.classes, frame.profile)
+        renderer = Renderer(group, b"", network, profile, chosen.classes, stored=section)
+        rendered = render_group(group, renderer, chosen.classes, profile)
         return labelled_file(group, {"lat": section}, rendered, chosen, labelling, frame), len(section)
 
-    return within(limit, 0 if labelling.judge is None else len(rows), build)
+    def exactly(room: int) -> tuple[Made, int]:
+        return build(room, autoencoder.network, frame.profile)
+
+    if autoencoder.encoder is not autoencoder.network:
+        # An exact decode takes long, and sizes hardly depend on it: they are met with float32 pixels first.
+        taken: dict[int, int] = {}
+
+        def quickly(room: int) -> tuple[Made, int]:
+            made, used = build(room, autoencoder.encoder, "reproducible")
+            taken[len(made.data)] = used
+            return made, used
+
+        with suppress(UsageError):  # too small: the exact size is told below
+            room = taken[len(within(limit, labels, quickly).data)]
+            for _ in range(EXACT_ROUNDS):
+                made, used = exactly(room)
+                if (spare := limit - len(made.data)) >= 0:
+                    return made
+                room = used + spare
+    return within(limit, labels, exactly)
 
 
 def _least(latents: NDArray[np.float64]) -> bytes:

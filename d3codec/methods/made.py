@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from d3codec import corrections
 from d3codec.decoder.digests import pixel_digest
 from d3codec.decoder.labels import decode_labels
+from d3codec.decoder.precision import fingerprint
 from d3codec.encoder import pack
 from d3codec.encoder.labels import LabelChoice, StoredLabels, store_labels
 from d3codec.encoder.rendered import Rendered
@@ -32,12 +33,17 @@ Sections = Mapping[str, bytes]
 
 @dataclass(frozen=True)
 class Frame:
-    """What a file says beside its images: section `cls`, authority of the class ids, profile, `about`."""
+    """What a file says beside its images: section `cls`, authority of the class ids, profile, `about`.
+
+    device: where it is decoded, which a reproducible file states with its pixel digest; None for a file that only
+    students see, which states neither.
+    """
 
     class_section: bytes
     authority: str
     profile: str
     about: About
+    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,10 @@ def labelled_file(
         every["fix", None] = corrections.encode(rendered.places, rendered.levels)
     group = pack.changed(group, labels=stored.record)
     draft = ContentDraft(Classes(authority=frame.authority, count=pool.classes), (group,), pixels.record())
-    data = write_d3m(draft, every, frame.about)
+    about = frame.about
+    if frame.profile == "reproducible" and frame.device is not None:
+        about = pack.changed(about, pixels=pixels.digest, fingerprint=fingerprint(frame.device, draft))
+    data = write_d3m(draft, every, about)
     told = None
     if not isinstance(stored.record, HardLabels):
         told = decode_labels(stored.record, stored.sections["lab"], of_patch)

@@ -15,7 +15,7 @@ from d3codec.encoder.relabel import cross_entropy, teacher_logits
 from d3codec.errors import ImagesError
 from d3codec.methods.prepare import given_teacher
 from d3codec.sources import LabelledImages
-from d3codec.training.photo_students import resize_photos
+from d3codec.training.photo_images import resize_photos
 
 if TYPE_CHECKING:
     from d3codec.encoder.relabel import Teacher

@@ -24,7 +24,7 @@ from d3codec.format import limits
 from d3codec.format.manifest import About, Classes, Group, Images, Window
 from d3codec.format.save import check_writable
 from d3codec.generators import ready
-from d3codec.sources import LabelledImages, OnError, Source, read_images, require_classes
+from d3codec.sources import LARGE_SIDE, LabelledImages, OnError, Source, read_images, require_classes
 
 if TYPE_CHECKING:
     from d3codec.generators.ready import ReadyConfiguration
@@ -132,7 +132,7 @@ def prepare(
 
     _check_numbers(options)
     chosen = choose_device(device)
-    read = read_images(images, on_error=on_error)
+    read = read_images(images, on_error=on_error, max_side=LARGE_SIDE)
     classes = pack.class_section(read.class_names, options.class_ids, options.authority)
     if not options.labels:
         options = replace(options, labels=default_kind(len(read.class_names)))

@@ -140,7 +140,7 @@ def encode(
     side = _side(resolution, grid, min(min(image.shape[:2]) for image in read.images))
     require_images(read, ipc * cells, f"a patch an image, {ipc} collages of {grid}x{grid}")
     profile = "exact" if image_format == "png" else "reproducible"
-    frame = Frame(pack.class_section(names, class_ids, authority), authority, profile, about)
+    frame = Frame(pack.class_section(names, class_ids, authority), authority, profile, about, "cpu")
     asked = given_judge(teacher, read, side).teacher
     collages = []
     with settings("reproducible", "cpu"):

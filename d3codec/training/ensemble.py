@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 from d3codec.errors import D3MError, OutputError, TeacherError, UsageError
 from d3codec.format.save import save_atomically
 from d3codec.sources import LabelledImages, require_classes
-from d3codec.training import photo_students, students
-from d3codec.training.photo_students import PhotoGroup, PhotoNet, in_processes, resize_photos
+from d3codec.training import photo_images, photo_students, students
+from d3codec.training.photo_images import resize_photos
+from d3codec.training.photo_students import PhotoGroup, PhotoNet
 from d3codec.training.students import Images, Progress
+from d3codec.training.workers import in_processes
 
 MEMBERS = 3
 EPOCHS, MOST_STEPS, BATCH = 12, 1680, 64
@@ -90,7 +92,7 @@ class Ensemble:
 def crop_views(images: NDArray[np.uint8], count: int) -> Iterator[NDArray[np.uint8]]:
     """`count` views of images uint8 [N, side, side, 3], of the same shape: crops as students see them, every second one
     mirrored. From top to bottom they take even steps, across those of the golden ratio: spread over all places."""
-    side, padded = images.shape[1], photo_students.padded(images)
+    side, padded = images.shape[1], photo_images.padded(images)
     places = padded.shape[1] - side + 1
     for number in range(count):
         top, left = int(places * (number + 0.5) / count), int(places * ((0.5 + number * 0.6180339887498949) % 1))

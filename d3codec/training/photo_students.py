@@ -9,114 +9,25 @@ leaves torch's global state alone. Setting the threads is the caller's business 
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
 from d3codec.errors import ImagesError, UsageError
-from d3codec.training import protocols, students
+from d3codec.training import students
+from d3codec.training.photo_images import MEAN, SPREAD, cropped, padded, resize_photos
 from d3codec.training.students import Images, Progress
+from d3codec.training.workers import in_processes
 
 PEAK_RATE, WEIGHT_DECAY = 2e-3, 0.05
 LABEL_SMOOTHING, TEMPERATURE = 0.1, 2.0
-MEAN, SPREAD = (117.0, 115.0, 107.0), (69.0, 67.5, 74.0)  # levels of red, green, blue: about those of photographs
-EVALUATION_BATCH = 250
 LARGEST_WEIGHT = 255
-
-Result = TypeVar("Result")
-
-
-# -------------------------------------------------------------------------------------------------- images
-
-
-def resize_photos(images: Images, side: int) -> NDArray[np.uint8]:
-    """Images of any sizes, uint8 [H, W, 3] each -> uint8 [N, side, side, 3], squashed to squares.
-
-    The one way into these networks. Images that are nowhere smaller than `side` are averaged over the area of each
-    pixel, computed in integers and rounded once, so the same on every machine; others go through Pillow's bicubic.
-    Raises ImagesError for anything else than uint8 RGB images.
-    """
-    if isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 4 and images.shape[3] == 3:
-        height, width = images.shape[1:3]
-        if (height, width) == (side, side):
-            return images
-        if height == width and height % side == 0:  # the same averages, much quicker
-            return _block_averages(images, height // side)
-    resized = np.empty((len(images), side, side, 3), np.uint8)
-    for number, image in enumerate(images):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            raise ImagesError(
-                "not an RGB image",
-                field=f"images[{number}]",
-                found=f"{image.dtype} {image.shape}",
-                expected="uint8 (height, width, 3)",
-            )
-        if image.shape[:2] == (side, side):
-            resized[number] = image
-        elif min(image.shape[:2]) >= side:
-            resized[number] = _averaged(image, side)
-        else:
-            small = Image.fromarray(np.ascontiguousarray(image)).resize((side, side), Image.Resampling.BICUBIC)
-            resized[number] = np.asarray(small)
-    return resized
-
-
-def _block_averages(images: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    sums = np.zeros(images[:, ::factor, ::factor].shape, np.uint32)
-    for row in range(factor):
-        for column in range(factor):
-            sums += images[:, row::factor, column::factor]
-    averages: NDArray[np.uint8] = np.rint(sums / factor**2).astype(np.uint8)
-    return averages
-
-
-def _averaged(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """uint8 [H, W, 3] -> [side, side, 3]. All sums are integers below 2**53, so exact in float64 in any order."""
-    height, width = image.shape[:2]
-    rows = (_overlaps(height, side) @ image.reshape(height, -1).astype(np.float64)).reshape(side, width, 3)
-    sums = np.tensordot(_overlaps(width, side), rows, (1, 1)).swapaxes(0, 1)
-    averages: NDArray[np.uint8] = np.rint(sums / (height * width)).astype(np.uint8)
-    return averages
-
-
-def _overlaps(length: int, side: int) -> NDArray[np.float64]:
-    """How much of each of `length` pixels lies in each of `side` equal parts, in 1/side pixels: [side, length]."""
-    parts, pixels = np.arange(side)[:, None] * length, np.arange(length)[None] * side
-    shared = np.minimum(parts + length, pixels + side) - np.maximum(parts, pixels)
-    return np.asarray(np.maximum(shared, 0), np.float64)
-
-
-def padded(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """uint8 [..., side, side, 3] with a border of side/8 pixels of the mean colour: room for crops."""
-    margin = images.shape[-2] // 8
-    height, width = (length + 2 * margin for length in images.shape[-3:-1])
-    result = np.empty((*images.shape[:-3], height, width, 3), np.uint8)
-    result[:] = np.array(MEAN, np.uint8)
-    result[..., margin : height - margin, margin : width - margin, :] = images
-    return result
-
-
-def _cropped(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """Padded uint8 [B, S, S, 3] -> [B, side, side, 3]: a random crop of each, half of them mirrored."""
-    count, room = len(images), images.shape[1] - side
-    offsets = torch.randint(room + 1, (2, count, 1), generator=generator)
-    mirror = torch.rand(count, 1, generator=generator) < 0.5
-    along = torch.arange(side)[None]
-    rows, columns = offsets[0] + along, offsets[1] + torch.where(mirror, along.flip(1), along)
-    return images[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
-
 
 # ------------------------------------------------------------------------------------------------- network
 
@@ -343,7 +254,7 @@ def train_student(
     for step, share in zip(range(steps), shares, strict=False):
         drawn = [each.draw(count) for each, count in zip(material, share, strict=True) if count]
         images, targets, temperatures = (torch.cat(parts) for parts in zip(*drawn, strict=True))
-        pixels = _cropped(images, side, generator).permute(0, 3, 1, 2).float()  # channels last, as the weights
+        pixels = cropped(images, side, generator).permute(0, 3, 1, 2).float()  # channels last, as the weights
         with torch.autocast("cpu", torch.bfloat16, enabled=reduced):
             logits = net(pixels)
         agreed = (targets * functional.log_softmax(logits.float() / temperatures, 1)).sum(1)
@@ -360,22 +271,13 @@ def train_student(
 @torch.no_grad()
 def predict(net: PhotoNet, images: Images) -> NDArray[np.float32]:
     """Logits, float32 [N, classes], of uint8 images of any sizes."""
-    return _in_batches(net, net.forward, net.classes, images)
+    return students.in_batches(net.forward, images, net.classes, lambda some: resize_photos(some, net.side))
 
 
 @torch.no_grad()
 def features(net: PhotoNet, images: Images) -> NDArray[np.float32]:
     """What the network's last layer sees, float32 [N, channels], of uint8 images of any sizes."""
-    return _in_batches(net, net.features, net.head.in_features, images)
-
-
-def _in_batches(net: PhotoNet, function: Callable[[Tensor], Tensor], width: int, images: Images) -> NDArray[np.float32]:
-    result = np.empty((len(images), width), np.float32)
-    for start in range(0, len(images), EVALUATION_BATCH):
-        pixels = resize_photos(images[start : start + EVALUATION_BATCH], net.side)
-        inputs = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float()
-        result[start : start + len(pixels)] = function(inputs).numpy()
-    return result
+    return students.in_batches(net.features, images, net.head.in_features, lambda some: resize_photos(some, net.side))
 
 
 # ---------------------------------------------------------------------------------------------- evaluation
@@ -471,89 +373,3 @@ def _run_student(task: _Student, progress: Progress) -> float:
         progress=progress,
     )
     return students.accuracy(predict(net, task.test_images), task.test_labels)
-
-
-# ----------------------------------------------------------------------------------------------- processes
-
-
-def in_processes(
-    function: Callable[[Any, Progress], Result],
-    tasks: Sequence[Any],
-    stage: str,
-    total: int,
-    *,
-    processes: int = 1,
-    progress: Progress | None = None,
-) -> list[Result]:
-    """`function(task, progress)` of each task, in order, several at once, each on one thread.
-
-    `function` must be importable; it calls its `progress` once a step, and all of them together make `total` steps,
-    which `progress(stage, done, total)` is told. An interrupt ends the workers at their next step, and so does the
-    death of this process.
-    """
-
-    if processes < 1:
-        raise UsageError("too few", field="processes", found=processes, expected="1 or more")
-
-    def report(done: int) -> None:
-        if progress is not None:
-            progress(stage, done, total)
-
-    report(0)
-    if processes == 1 or len(tasks) == 1:
-        done = 0
-
-        def step(*_: Any) -> None:
-            nonlocal done
-            done += 1
-            report(done)
-
-        with students.one_thread():
-            return [function(task, step) for task in tasks]
-    # Spawned, never forked: torch's threads do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    counter = context.Value("q", 0)
-    with ProcessPoolExecutor(min(processes, len(tasks)), context, _prepare_worker, (counter,)) as pool:
-        with protocols._interrupts_ignored():  # which the workers inherit: Ctrl-C is for this process alone
-            futures = [pool.submit(_in_worker, function, task) for task in tasks]
-        try:
-            waiting = set(futures)
-            while waiting:
-                finished, waiting = wait(waiting, timeout=0.2, return_when=FIRST_EXCEPTION)
-                for future in finished:
-                    future.result()
-                report(min(counter.value, total))
-        except BaseException:
-            counter.value = -(2**62)
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return [future.result() for future in futures]
-
-
-_counter: Any = None  # in a worker: the steps of all of them; negative when they shall end
-
-
-def _prepare_worker(counter: Any) -> None:
-    global _counter
-    _counter = counter
-    protocols.prepare_process()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _in_worker(function: Callable[[Any, Progress], Result], task: Any) -> Result:
-    return function(task, _step)
-
-
-def _step(*_: Any) -> None:
-    with _counter.get_lock():
-        if _counter.value < 0:
-            raise InterruptedError("the others have ended")
-        _counter.value += 1

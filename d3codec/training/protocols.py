@@ -8,14 +8,8 @@ for all.
 
 from __future__ import annotations
 
-import math
-import multiprocessing
-import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean, stdev
 from typing import Any, Literal, get_args
@@ -30,6 +24,7 @@ from d3codec.sources import LabelledImages
 from d3codec.training import students
 from d3codec.training.crops import crop_batches
 from d3codec.training.students import SMALL_AFFINE, Augmentation, ConvNet, Progress
+from d3codec.training.workers import in_processes
 
 Protocol = Literal["H", "S0", "S1"]
 
@@ -282,50 +277,13 @@ def run_students(
     tasks: Sequence[Task], *, processes: int = 1, progress: Progress | None = None
 ) -> list[tuple[float, float]]:
     """(accuracy in percent, seconds) of each task, in order. The accuracy does not depend on `processes`."""
-
-    def report(done: int) -> None:
-        if progress is not None:
-            progress("students", done, len(tasks))
-
-    report(0)
-    results = [(math.nan, math.nan)] * len(tasks)
-    if processes == 1 or len(tasks) == 1:
-        for number, task in enumerate(tasks):
-            results[number] = run_student(task)
-            report(number + 1)
-        return results
-    # Spawned, never forked: torch's threads do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(tasks)), context, prepare_process) as pool:
-        with _interrupts_ignored():  # which the processes that start now inherit: Ctrl-C is for the parent alone
-            pending = {pool.submit(run_student, task): number for number, task in enumerate(tasks)}
-        try:
-            for done, future in enumerate(as_completed(pending), 1):
-                results[pending[future]] = future.result()
-                report(done)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return results
+    return in_processes(_run_student, tasks, "students", len(tasks), processes=processes, progress=progress)
 
 
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may say so
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def run_student(task: Task) -> tuple[float, float]:
-    """Train and test one student on one thread: (accuracy in percent, seconds)."""
+def _run_student(task: Task, progress: Progress) -> tuple[float, float]:
     started = time.perf_counter()
-    with students.one_thread():
-        logits = students.predict(_train(task), task.test_images)
+    logits = students.predict(_train(task), task.test_images)
+    progress("student", 1, 1)
     return students.accuracy(logits, task.test_labels), time.perf_counter() - started
 
 
@@ -345,24 +303,6 @@ def _train(task: Task) -> ConvNet:
     net = students.fresh(task.classes, task.side, task.images, generator)
     batches = crop_batches(task.images, task.targets, task.crop_grid, task.side, generator)
     return students.fit(net, batches, steps=task.steps, generator=generator, augment=task.augment, device=task.device)
-
-
-def prepare_process() -> None:
-    """Make a process quick that does nothing but train: one thread, and memory that stays.
-
-    glibc gives freed blocks of more than 128 KiB back to the kernel and asks for them again, zeroed, at the
-    next step. That is a third of the time of a step of these small networks.
-    """
-    import ctypes
-
-    torch.set_num_threads(1)
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another C library: nothing to tune
-        return
-    trim_threshold, mmap_threshold = -1, -3
-    mallopt(mmap_threshold, 32 * 2**20)
-    mallopt(trim_threshold, 2**30)
 
 
 def _report(protocol: Protocol, tasks: Sequence[Task], results: Sequence[tuple[float, float]]) -> EvaluationReport:

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from d3codec.errors import ImagesError, UsageError
 
-BATCH = 64
+BATCH, EVALUATION_BATCH = 64, 250
 LEARNING_RATE = 3e-3
 STEPS = 400
 SMALLEST_SIDE, LARGEST_SIDE = 4, 1024
@@ -323,21 +323,32 @@ def _checked_targets(targets: Targets, count: int, classes: int) -> NDArray[np.i
 @torch.no_grad()
 def predict(net: ConvNet, images: Images) -> NDArray[np.float32]:
     """Logits, float32 [N, classes], of uint8 images of any sizes."""
-    return _in_batches(net, net.forward, net.classes, images)
+    return in_batches(
+        net.forward, images, net.classes, lambda some: resize_for_student(some, net.side), net.mean.device
+    )
 
 
 @torch.no_grad()
 def features(net: ConvNet, images: Images) -> NDArray[np.float32]:
     """What the network's last layer sees, float32 [N, channels], of uint8 images of any sizes."""
-    return _in_batches(net, net.features, net.head.in_features, images)
+    return in_batches(
+        net.features, images, net.head.in_features, lambda some: resize_for_student(some, net.side), net.mean.device
+    )
 
 
-def _in_batches(net: ConvNet, function: Callable[[Tensor], Tensor], width: int, images: Images) -> NDArray[np.float32]:
-    device = net.mean.device
+def in_batches(
+    function: Callable[[Tensor], Tensor],
+    images: Images,
+    width: int,
+    resized: Callable[[Images], NDArray[np.uint8]],
+    device: torch.device | str = "cpu",
+) -> NDArray[np.float32]:
+    """`function` of uint8 images of any sizes, float32 [N, width], some at a time: it takes float32 [n, 3, side, side],
+    levels 0 to 255, of what `resized` gives, uint8 [n, side, side, 3]."""
     result = np.empty((len(images), width), np.float32)
-    for start in range(0, len(images), 250):
-        pixels = resize_for_student(images[start : start + 250], net.side).transpose(0, 3, 1, 2)
-        result[start : start + 250] = function(torch.from_numpy(pixels).to(device).float()).cpu().numpy()
+    for start in range(0, len(images), EVALUATION_BATCH):
+        pixels = torch.from_numpy(np.ascontiguousarray(resized(images[start : start + EVALUATION_BATCH])))
+        result[start : start + len(pixels)] = function(pixels.permute(0, 3, 1, 2).to(device).float()).cpu().numpy()
     return result
 
 

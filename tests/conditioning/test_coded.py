@@ -16,6 +16,8 @@ from d3codec.conditioning import coded, quantized
 from d3codec.conditioning.coded import POWERS, Layout, Shape
 from d3codec.errors import SectionError
 
+pytestmark = pytest.mark.no_cover  # long loops in Python, which tracing doubles; other tests run these lines
+
 SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 60))
 NUMBERS = SHAPES.flatmap(lambda shape: arrays.arrays(np.float64, shape, elements=st.floats(-4, 4, width=32)))
 LEARNED = np.random.default_rng(3).normal(0, 0.17, (10, 64))

@@ -9,7 +9,9 @@ import sys
 import threading
 import time
 import warnings
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -155,7 +157,7 @@ def test_the_first_unit_is_timed_with_one_thread_where_helpers_may_follow(made, 
     """What is divided among processes of one thread is the work of one thread; alone all threads go on, and what is
     long is timed again with them."""
     path, pipeline, _ = made
-    count, seen = threading.active_count(), []
+    alive_before, seen = threading.active_count(), []
     monkeypatch.setenv("D3CODEC_HOME", str(tmp_path))
     monkeypatch.setattr("d3codec.decoder.units.most_processes", lambda device: 4)
     monkeypatch.setattr("d3codec.decoder.units.worthwhile", lambda seconds, device: 1)
@@ -174,7 +176,7 @@ def test_the_first_unit_is_timed_with_one_thread_where_helpers_may_follow(made, 
     finally:
         torch.set_num_threads(1)
     assert seen == [1] + [3] * 11 + [3] * 12
-    assert threading.active_count() == count
+    assert threading.active_count() == alive_before
 
 
 def test_helpers_that_were_given_up_are_not_counted_on(made, tmp_path, monkeypatch):
@@ -182,13 +184,15 @@ def test_helpers_that_were_given_up_are_not_counted_on(made, tmp_path, monkeypat
     path, pipeline, _ = made
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("D3CODEC_HOME", str(tmp_path / "file" / "home"))
-    divided = []
-    monkeypatch.setattr(Budget, "check_time", lambda self, seconds, file: divided.append(seconds))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        list(units(path, pipeline, processes=2, budget=Budget()))
-        list(units(path, pipeline, processes=1, budget=Budget()))
-    assert divided[0] > 0.6 * divided[1]
+    expected = []
+    monkeypatch.setattr(Budget, "check_time", lambda self, seconds, file: expected.append(seconds))
+    for number in (2, 1):
+        clock = SimpleNamespace(monotonic=count(0.0, 0.25).__next__)  # every unit takes 0.25 s
+        monkeypatch.setattr("d3codec.decoder.units.time", clock)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            list(units(path, pipeline, processes=number, budget=Budget()))
+    assert expected == [11 * 0.25] * 2
 
 
 def test_how_many_are_worth_their_start(monkeypatch):

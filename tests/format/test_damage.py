@@ -14,6 +14,8 @@ from d3codec.errors import FormatError
 from d3codec.format.canonical import pack, unpack
 from d3codec.format.file import D3MFile, write_d3m
 
+pytestmark = pytest.mark.no_cover  # long loops in Python, which tracing doubles; other tests run these lines
+
 DRAFT = digits_draft()
 DATA = write_d3m(DRAFT, filled(DRAFT, sparse=True), None, {"x-leaf": bytes(20)})
 PIECES = Pieces.of(DATA)

@@ -22,6 +22,8 @@ from d3codec.entropy_adaptive import Reader
 from d3codec.errors import SectionError
 from d3codec.labels import adaptive, adaptive_numbers
 
+pytestmark = pytest.mark.no_cover  # long loops in Python, which tracing doubles; other tests run these lines
+
 GOLDEN = Path(__file__).parents[1] / "golden" / "adaptive_labels.json"
 Case = tuple[np.ndarray, np.ndarray]  # logits, classes
 

@@ -12,6 +12,8 @@ from d3codec import labels
 from d3codec.labels import ranked_head, statistics, stream
 from d3codec.labels.corrections import divergences
 
+pytestmark = pytest.mark.no_cover  # long loops in Python, which tracing doubles; other tests run these lines
+
 
 def check(z: np.ndarray, classes: np.ndarray, data: bytes, bytes_per_label: float) -> np.ndarray:
     """Everything that holds for all encodes; the decoded logits."""

@@ -20,6 +20,8 @@ from d3codec.labels import levels, ranked_head, statistics
 from d3codec.labels.prediction import GROUPS, Layer, Parameters
 from d3codec.labels.stream import NONE, SHIPPED, Corrections, LayerModel, Model, Symbols, groups, zones
 
+pytestmark = pytest.mark.no_cover  # long loops in Python, which tracing doubles; other tests run these lines
+
 
 def small_streams() -> dict[str, tuple[bytes, np.ndarray, int]]:
     """A stream with statistics and two layers, and one with neither statistics nor many bytes."""

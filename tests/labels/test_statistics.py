@@ -19,6 +19,8 @@ from d3codec.errors import SectionError
 from d3codec.labels import levels, statistics
 from d3codec.labels.statistics import Statistics
 
+pytestmark = pytest.mark.no_cover  # long loops in Python, which tracing doubles; other tests run these lines
+
 SPEC = Path(__file__).parents[2] / "spec"
 
 

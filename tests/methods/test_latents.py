@@ -41,22 +41,26 @@ def networks(folder):
     return {profile: Autoencoder.load(folder, profile) for profile in ("exact", "reproducible")}
 
 
-def frame(profile: str) -> Frame:
-    return Frame(class_section(NAMES, None, "none"), "none", profile, statement("latents", "CC0-1.0", None, "none"))
+def frame(profile: str, device: str | None = None) -> Frame:
+    about = statement("latents", "CC0-1.0", None, "none")
+    return Frame(class_section(NAMES, None, "none"), "none", profile, about, device)
 
 
 def make(networks, limit: int, labelling: Labelling = SOFT, profile: str = "reproducible", **more) -> Made:
-    pool = more.get("pool", POOL)
-    return latents.make(pool, more.get("rows", ROWS), networks[profile], labelling, frame(profile), limit=limit)
+    said, rows = frame(profile, more.get("device")), more.get("rows", ROWS)
+    return latents.make(more.get("pool", POOL), rows, networks[profile], labelling, said, limit=limit)
 
 
 def centred(logits: np.ndarray) -> np.ndarray:
     return logits - logits.mean(1, keepdims=True)
 
 
-@pytest.mark.parametrize("profile", ["exact", "reproducible"])
-def test_a_reader_gets_what_students_were_told(profile, networks, folder, tmp_path):
-    found = make(networks, 900, profile=profile)
+@pytest.mark.parametrize(
+    ("profile", "device", "pixels"),
+    [("exact", None, "proved"), ("reproducible", "cpu", "proved"), ("reproducible", None, "unproved")],
+)
+def test_a_reader_gets_what_students_were_told(profile, device, pixels, networks, folder, tmp_path):
+    found = make(networks, 900, profile=profile, device=device)
     assert 880 <= len(found.data) <= 900
     path = tmp_path / "x.d3m"
     path.write_bytes(found.data)
@@ -68,7 +72,8 @@ def test_a_reader_gets_what_students_were_told(profile, networks, folder, tmp_pa
     told = colour_teacher(found.images)  # of the decoded pixels, not of the originals
     assert np.abs(centred(told) - centred(found.logits)).max() < 2 * 200 / 256  # two steps
     report = verify(D3MFile.open(path), decode="all", generator=folder, device="cpu")
-    assert report.pixels == ("proved" if profile == "exact" else "unproved")
+    assert report.pixels == pixels
+    assert (dataset.about.fingerprint is None) == (device is None)
 
 
 def test_more_bytes_are_finer_latents(networks):

@@ -270,7 +270,7 @@ def test_an_interrupted_encode_ends_with_the_same_bytes(homes, tmp_path):
 
 def test_work_is_good_for_other_sizes_and_refused_for_other_images(homes, tmp_path):
     work = {"work": tmp_path / "work", "keep_work": True, "ipc": 1, "profile": "reproducible"}
-    encode(FEW, tmp_path / "x.d3m", 430, homes[0], **work)
+    encode(FEW, tmp_path / "x.d3m", 480, homes[0], **work)
     other = encode(FEW, tmp_path / "y.d3m", 450, homes[0], **work | {"ipc": 2})
     assert other.limit == 450
     for images, change, field in (
@@ -280,9 +280,9 @@ def test_work_is_good_for_other_sizes_and_refused_for_other_images(homes, tmp_pa
         (FEW, {"resolution": 32}, "resolution"),
     ):
         with pytest.raises(UsageError, match="unfinished work with other options") as error:
-            encode(images, tmp_path / "x.d3m", 430, homes[0], **work | change)
+            encode(images, tmp_path / "x.d3m", 480, homes[0], **work | change)
         assert error.value.field == field
-    fresh = encode(FEW, tmp_path / "x.d3m", 430, homes[0], **work | {"labels": "hard"}, restart=True)
+    fresh = encode(FEW, tmp_path / "x.d3m", 480, homes[0], **work | {"labels": "hard"}, restart=True)
     assert fresh.labels == "hard"
 
 

@@ -31,7 +31,7 @@ def test_the_demo_from_end_to_end(tmp_path):
     report = run_demo(
         tmp_path / "demo",
         processes=1,
-        seeds=2,
+        seeds=1,
         steps=40,
         progress=lambda stage, done, total: seen.append((stage, done, total)),
     )
@@ -43,9 +43,9 @@ def test_the_demo_from_end_to_end(tmp_path):
     assert rows["d3m"].protocol == "S0"
     assert rows["d3m-hard"].protocol == "H"
     assert rows["d3m-hard"].images == rows["d3m"].images == rows["real-patches"].images == 400
-    assert all(row.accuracy_percent > 40 for row in report.rows if row.name != "chance")
+    assert all(row.accuracy_percent > 30 for row in report.rows if row.name != "chance")
     assert 9 < rows["chance"].accuracy_percent < 12
-    assert ("students", 18, 18) in seen
+    assert ("students", 9, 9) in seen
     for picture in report.pictures:
         with Image.open(picture) as image:
             assert min(image.size) > 300
@@ -59,7 +59,7 @@ def test_the_demo_from_end_to_end(tmp_path):
         read_images("digits:test"),
         load_teacher(TEACHER),
         steps=40,
-        seeds=2,
+        seeds=1,
         processes=2,
     )
     assert [row.per_run for row in again] == [row.per_run for row in report.rows]

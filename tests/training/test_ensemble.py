@@ -17,9 +17,10 @@ import torch
 from d3codec.encoder.diverse import medoids
 from d3codec.errors import ImagesError, OutputError, TeacherError, UsageError
 from d3codec.sources import LabelledImages, read_images
-from d3codec.training import ensemble, photo_students, students
+from d3codec.training import ensemble, photo_images, photo_students, students
 from d3codec.training.ensemble import crop_views, load_ensemble, teacher_steps, train_ensemble
-from d3codec.training.photo_students import PhotoGroup, resize_photos
+from d3codec.training.photo_images import resize_photos
+from d3codec.training.photo_students import PhotoGroup
 from d3codec.training.teachers import match_classes
 
 DATA = Path(os.environ.get("D3CODEC_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
@@ -91,7 +92,7 @@ def test_labels_are_mean_free_means_over_views_and_depend_on_their_image_alone(t
 
 def test_views_are_spread_over_all_crops():
     image = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(1, 16, 16, 3)
-    padded, found = photo_students.padded(image), []
+    padded, found = photo_images.padded(image), []
     for number, view in enumerate(crop_views(image, 8)):
         straight = view[:, :, ::-1] if number % 2 else view
         places = [(y, x) for y in range(5) for x in range(5) if (straight == padded[:, y : y + 16, x : x + 16]).all()]

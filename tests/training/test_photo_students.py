@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from d3codec.errors import ImagesError, UsageError
-from d3codec.training import photo_students, students
-from d3codec.training.photo_students import PhotoGroup, batch_shares, evaluate_groups, resize_photos, train_student
+from d3codec.training import photo_images, photo_students, students
+from d3codec.training.photo_images import resize_photos
+from d3codec.training.photo_students import PhotoGroup, batch_shares, evaluate_groups, train_student
 
 COLOURS = np.array([[190, 70, 70], [70, 190, 70], [70, 70, 190], [190, 190, 70]])
 
@@ -185,12 +186,12 @@ def test_the_schedule():
 def test_crops_reach_an_eighth_beyond_the_border_and_half_are_mirrored():
     image = np.zeros((1, 16, 16, 3), np.uint8)
     image[:, :, :8] = 200
-    padded = photo_students.padded(image)
+    padded = photo_images.padded(image)
     assert padded.shape == (1, 20, 20, 3)
     assert (padded[0, 2:18, 2:18] == image[0]).all()
     assert (padded[0, 0] == photo_students.MEAN).all()
     many = torch.from_numpy(padded).expand(2000, -1, -1, -1)
-    crops = photo_students._cropped(many, 16, torch.Generator().manual_seed(0)).numpy()
+    crops = photo_images.cropped(many, 16, torch.Generator().manual_seed(0)).numpy()
     mirrored = crops[:, 8, 2, 0] == 0
     assert 0.45 < mirrored.mean() < 0.55
     edges = crops[~mirrored, 8, :, 0].argmin(1)  # where the dark half begins: 8, moved by at most 2
@@ -249,7 +250,7 @@ def test_the_number_of_processes_changes_nothing():
 ENDLESS = """
 import os, sys, time
 sys.path[:0] = [{folder!r}]
-from d3codec.training.photo_students import in_processes
+from d3codec.training.workers import in_processes
 from endless import endless
 if __name__ == "__main__":
     in_processes(endless, [{folder!r}] * 2, "stage", 10, processes=2)
