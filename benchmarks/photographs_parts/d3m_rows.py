@@ -45,7 +45,6 @@ LATENT_COUNTS = {
     200_000: (2500, 3500, 5000),
 }
 MIXED_COUNTS = {
-    1_000: (10,),
     2_000: (30, 40, 50, 60),
     5_000: (90, 130, 170),
     10_000: (190, 240, 290, 360),
@@ -81,7 +80,7 @@ def plans(selection: Selection, data: Path, work: Path, budgets: Budgets) -> lis
     add("latents", LATENT_COUNTS, "latents")
     add("latents, soft labels", soft, "latents", **SOFT)
     if (MODELS / GENERATOR).is_dir():
-        add("d3m", {600: (400,), 1_000: (400,)}, "d3m")
+        add("d3m", {1_000: (400,)}, "d3m")
         add("d3m + latents", MIXED_COUNTS, "d3m+latents")
         mixed = {budget: counts for budget, counts in MIXED_COUNTS.items() if budget in SOFT_BUDGETS}
         add("d3m + latents, soft labels", mixed, "d3m+latents", **SOFT)

@@ -100,7 +100,7 @@ def test_students_choose(homes, tmp_path, monkeypatch):
         return [[20.0, 40.0], [50.0, 60.0], [55.0, 55.0]][len(seen) - 1]
 
     monkeypatch.setattr(trials, "evaluate_groups", answers)
-    report = encode(IMAGES, tmp_path / "x.d3m", 620, homes[0], profile="reproducible", report=tmp_path / "x.json")
+    report = encode(IMAGES, tmp_path / "x.d3m", 700, homes[0], profile="reproducible", report=tmp_path / "x.json")
     assert [row[1:] for row in seen] == [(True, 9, 2, (0, 1))] * len(report.tried)
     assert [trial.accuracy_percent for trial in report.tried] == [30.0, 55.0, 55.0]
     assert report.chosen == 1
@@ -131,7 +131,7 @@ def test_what_is_held_out_is_in_no_file():
 
 
 def test_all_images_of_a_class_can_be_stored(homes, tmp_path):
-    report = encode(IMAGES, tmp_path / "x.d3m", 500, homes[0], ipc=30, labels="hard", profile="reproducible")
+    report = encode(IMAGES, tmp_path / "x.d3m", 580, homes[0], ipc=30, labels="hard", profile="reproducible")
     assert report.images_per_class == 30
     assert "untested" in report.as_text()
     with pytest.raises(ImagesError, match=r"'ash' has too few images .found 30 images, expected at least 31"):
@@ -251,28 +251,28 @@ class Stop:
 
 def test_an_interrupted_encode_ends_with_the_same_bytes(homes, tmp_path):
     peace, quick = Stop(0), {"profile": "reproducible"}
-    encode(IMAGES, tmp_path / "peace.d3m", 480, homes[0], **quick, progress=peace)
+    encode(IMAGES, tmp_path / "peace.d3m", 560, homes[0], **quick, progress=peace)
     assert [event[:2] for event in peace.seen] == [("choose", number) for number in range(len(peace.seen))]
     out = tmp_path / "war.d3m"
     kept: dict[str, int] = {}
     for at in range(1, len(peace.seen) + 1):
         with pytest.raises(KeyboardInterrupt):
-            encode(IMAGES, out, 480, homes[0], **quick, progress=Stop(at))
+            encode(IMAGES, out, 560, homes[0], **quick, progress=Stop(at))
         assert not out.exists()
         found = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("war.d3m.work/*.npz")}
         assert kept.items() <= found.items()  # finished work is not done again
         kept = found
     assert len(kept) >= len(peace.seen) - 1
-    encode(IMAGES, out, 480, homes[0], **quick)
+    encode(IMAGES, out, 560, homes[0], **quick)
     assert out.read_bytes() == (tmp_path / "peace.d3m").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["peace.d3m", "war.d3m"]
 
 
 def test_work_is_good_for_other_sizes_and_refused_for_other_images(homes, tmp_path):
     work = {"work": tmp_path / "work", "keep_work": True, "ipc": 1, "profile": "reproducible"}
-    encode(FEW, tmp_path / "x.d3m", 480, homes[0], **work)
-    other = encode(FEW, tmp_path / "y.d3m", 450, homes[0], **work | {"ipc": 2})
-    assert other.limit == 450
+    encode(FEW, tmp_path / "x.d3m", 650, homes[0], **work)
+    other = encode(FEW, tmp_path / "y.d3m", 700, homes[0], **work | {"ipc": 2})
+    assert other.limit == 700
     for images, change, field in (
         (photographs(count=6, side=16, seed=1), {}, "images"),
         (FEW, {"labels": "hard"}, "labels"),
@@ -280,9 +280,9 @@ def test_work_is_good_for_other_sizes_and_refused_for_other_images(homes, tmp_pa
         (FEW, {"resolution": 32}, "resolution"),
     ):
         with pytest.raises(UsageError, match="unfinished work with other options") as error:
-            encode(images, tmp_path / "x.d3m", 480, homes[0], **work | change)
+            encode(images, tmp_path / "x.d3m", 650, homes[0], **work | change)
         assert error.value.field == field
-    fresh = encode(FEW, tmp_path / "x.d3m", 480, homes[0], **work | {"labels": "hard"}, restart=True)
+    fresh = encode(FEW, tmp_path / "x.d3m", 650, homes[0], **work | {"labels": "hard"}, restart=True)
     assert fresh.labels == "hard"
 
 
