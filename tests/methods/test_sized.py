@@ -100,7 +100,7 @@ def test_students_choose(homes, tmp_path, monkeypatch):
         return [[20.0, 40.0], [50.0, 60.0], [55.0, 55.0]][len(seen) - 1]
 
     monkeypatch.setattr(trials, "evaluate_groups", answers)
-    report = encode(IMAGES, tmp_path / "x.d3m", 700, homes[0], profile="reproducible", report=tmp_path / "x.json")
+    report = encode(IMAGES, tmp_path / "x.d3m", 650, homes[0], profile="reproducible", report=tmp_path / "x.json")
     assert [row[1:] for row in seen] == [(True, 9, 2, (0, 1))] * len(report.tried)
     assert [trial.accuracy_percent for trial in report.tried] == [30.0, 55.0, 55.0]
     assert report.chosen == 1
@@ -108,7 +108,7 @@ def test_students_choose(homes, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "x.json").read_text()) == json.loads(json.dumps(report.as_json()))
     text = report.as_text()
     assert text.count("<- chosen") == 1
-    assert f"{report.bytes_total:,} of 620 bytes" in text
+    assert f"{report.bytes_total:,} of 650 bytes" in text
     assert text.count("latents  ") == len(report.tried)
 
 
