@@ -93,11 +93,9 @@ def about(selection: Selection, seeds: int) -> dict[str, Any]:
     }
 
 
-def planned(selection: Selection, args: argparse.Namespace, budgets: tuple[int, ...], result: Path) -> list[Plan]:
-    """All rows, in the order of the table; where settings come from another data set, with those alone."""
-    found = opponents.plans(selection, args.data, budgets) + d3m_rows.plans(selection, args.data, args.work, budgets)
-    source = DATA_SETS[selection.material.name].settings_from
-    return inherited(found, result.with_name(result_name(source, 32))) if source else found
+def planned(selection: Selection, args: argparse.Namespace, budgets: tuple[int, ...]) -> list[Plan]:
+    """All rows, in the order of the table."""
+    return opponents.plans(selection, args.data, budgets) + d3m_rows.plans(selection, args.data, args.work, budgets)
 
 
 def inherited(plans: list[Plan], path: Path) -> list[Plan]:
@@ -193,13 +191,14 @@ def main() -> None:
             args.work / f"teacher-{args.dataset}-{args.side}",
             progress=progress,
         )
-        plans = planned(selection, args, budgets, output)
-        wanted = [plan for plan in plans if re.search(args.only, plan.name)]
+        wanted = [plan for plan in planned(selection, args, budgets) if re.search(args.only, plan.name)]
+        if source := DATA_SETS[args.dataset].settings_from:
+            wanted = inherited(wanted, output.with_name(result_name(source, 32)))
         bench = Bench(selection, args.work / "rows", args.seeds)
         if args.sheet:
             look(bench, wanted, output, args.sheet)
             return
-        order = [plan.key for plan in planned(selection, args, whole, output)] + [("chance", None)]
+        order = [plan.key for plan in planned(selection, args, whole)] + [("chance", None)]
         measure(bench, wanted, order, output)
     draw(json.loads(output.read_text()), picture)
 
