@@ -44,12 +44,7 @@ LATENT_COUNTS = {
     100_000: (1200, 1700, 2300),
     200_000: (2500, 3500, 5000),
 }
-MIXED_COUNTS = {
-    2_000: (30, 40, 50, 60),
-    5_000: (90, 130, 170),
-    10_000: (190, 240, 290, 360),
-    20_000: (390, 500),
-}
+MIXED_COUNTS = {2_000: (30, 40, 50, 60), 5_000: (90, 130, 170), 10_000: (190, 240, 290, 360), 20_000: (390, 500)}
 SOFT_BUDGETS: Budgets = (1_000, 2_000, 5_000, 10_000, 20_000)
 RDED_BUDGETS: Budgets = (2_000, 10_000, 50_000)
 RDED_COUNTS = {2_000: (20, 40, 80), 10_000: (100, 200), 50_000: (400, 600)}
@@ -166,6 +161,7 @@ def _builder(selection: Selection, data: Path, work: Path, labels: str) -> Build
         labelling=Labelling(None if labels == "hard" else judge, choice),
         autoencoder=data / AUTOENCODER,
         denoiser=whole_generator(data, work),
+        prompt={"template": None, "initial_token": None},
         class_section=pack.class_section(material.class_names, None, "none"),
         class_ids=None,
         authority="none",

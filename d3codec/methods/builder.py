@@ -51,8 +51,8 @@ class Builder:
     """Makes the files of plans from one pool.
 
     originals, pool: the images in their own sizes and in that of the file. autoencoder, denoiser: folders of
-    generators, None where a method is not used. state: where what takes long is kept. licence, source, class_section,
-    class_ids, authority, profile: what the file says.
+    generators, None where a method is not used; prompt: `template` and `initial_token` of learned ones. state: where
+    what takes long is kept. licence, source, class_section, class_ids, authority, profile: what the file says.
     """
 
     originals: LabelledImages
@@ -61,6 +61,7 @@ class Builder:
     labelling: Labelling
     autoencoder: Path | None
     denoiser: Path | None
+    prompt: dict[str, str | None]
     class_section: bytes
     class_ids: tuple[str, ...] | None
     authority: str
@@ -172,6 +173,7 @@ class Builder:
             self.state.path,
             side=self.pool.side,
             profile=self.profile,
+            prompt=self.prompt,
             licence=self.licence,
             source=self.source,
             class_ids=self.class_ids,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -37,6 +37,7 @@ def make(
     *,
     side: int,
     profile: str,
+    prompt: Mapping[str, str | None],
     licence: str | None,
     source: str | None,
     class_ids: Sequence[str] | None,
@@ -56,6 +57,8 @@ def make(
             output,
             profile=cast(Literal["exact", "reproducible"], profile),
             generator=generator,
+            template=prompt["template"],
+            initial_token=prompt["initial_token"],
             teacher=judge.teacher,
             ipc=GENERATED_IPC,
             grid=1,

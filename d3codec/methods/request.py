@@ -31,6 +31,8 @@ class Options:
     label_step: int | None
     profile: str
     trial_steps: int | None
+    template: str | None = None
+    initial_token: str | None = None
 
     def lasting(self) -> dict[str, Any]:
         """Those that unfinished work belongs to: it is good for other sizes and counts."""

@@ -92,6 +92,8 @@ def encode_to_size(
     ipc: int | None = None,
     labels: str | None = None,
     label_step: int | None = None,
+    template: str | None = None,
+    initial_token: str | None = None,
     profile: Literal["exact", "reproducible"] = "exact",
     on_error: OnError = "refuse",
     licence: str | None = None,
@@ -118,6 +120,7 @@ def encode_to_size(
         ipc: stored images a class; None: as many as validation students like best.
         labels: `hard`, or how soft labels are stored; None: `adaptive` up to 64 classes, above them `ranked-head`.
         label_step: of adaptive labels, in 1/256 nat; None: 200.
+        template, initial_token: of learned prompts, as in `methods.d3m.encode`.
         work: unfinished work, default OUTPUT.work; it is good for other sizes and `ipc` of the same images too.
         processes: students and teachers trained at once.
         trial_steps: of the optimiser, of a validation student; None: by the number of images.
@@ -131,7 +134,9 @@ def encode_to_size(
 
     tell, folder = progress or (lambda *_: None), Path(work) if work is not None else Path(f"{output}.work")
     check_output(output, report)
-    options = Options(max_bytes, tuple(methods), resolution, ipc, labels, label_step, profile, trial_steps)
+    options = Options(
+        max_bytes, tuple(methods), resolution, ipc, labels, label_step, profile, trial_steps, template, initial_token
+    )
     options.check()
     statement("images", licence, source, authority)
     found, chosen_device = Generators.find(generators, options.methods), choose_device(device)
@@ -169,6 +174,7 @@ def encode_to_size(
             labelling=Labelling(None if choice.kind == "hard" else judge, choice),
             autoencoder=found.autoencoder,
             denoiser=found.denoiser,
+            prompt={"template": template, "initial_token": initial_token},
             class_section=class_section,
             class_ids=None if class_ids is None else tuple(class_ids),
             authority=authority,

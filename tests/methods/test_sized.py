@@ -193,6 +193,7 @@ def mixed(homes, tmp_path_factory):
         answers = {1: 10.0, 2: 90.0}
         patch.setattr(trials, "evaluate_groups", lambda groups, *_, **__: [answers[len(groups)]])
         stated = {"licence": "CC0-1.0", "source": "a test", "class_ids": ["x", "y", "z"], "authority": "ours"}
+        stated |= {"initial_token": "c"}  # instead of the hint
         for module in (plans, generated):
             patch.setattr(module, "GENERATED_IPC", 8)  # 40 take a while
         report = encode(IMAGES, folder / "x.d3m", 1300, *homes, ipc=2, **stated, keep_work=True)
@@ -224,6 +225,8 @@ def test_prompts_alone(mixed, homes):
     assert report.method == "d3m"
     file = D3MFile.open(folder / "p.d3m")
     assert len(file.content.groups) == 1
+    words = json.loads((homes[1] / "tokenizer" / "tokenizer.json").read_text())["model"]["vocab"]
+    assert file.content.groups[0].conditioning.initial_token == words["c</w>"]
     assert verify(file, decode=9, generator=homes[1], device="cpu").pixels == "proved"
 
 
