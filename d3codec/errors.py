@@ -8,6 +8,7 @@
     │   ├── ManifestError      E_MANIFEST
     │   └── SectionError       E_SECTION_* E_ZSTD_*
     ├── PixelsError            E_PIXELS: decoded pixels differ where they must not        exit 3
+    ├── StrictError            E_STRICT: sound, but not as a published file should be     exit 3
     ├── GeneratorError         E_GENERATOR: a generator that is not the one named         exit 3
     ├── MissingError           something needed is not there                              exit 4
     │   ├── MissingExtraError      E_MISSING_EXTRA: a part of the installation
@@ -147,6 +148,19 @@ class PixelsError(D3MError):
     """Decoded pixels differ although they must not."""
 
     code, exit_code = "E_PIXELS", 3
+
+
+class StrictError(D3MError):
+    """A sound file that leaves out, or carries, what a published one should not: `findings` lists it."""
+
+    code, exit_code = "E_STRICT", 3
+
+    def __init__(self, findings: list[str], *, file: str | None = None) -> None:
+        super().__init__(f"sound, but not as a published file should be: {'; '.join(findings)}", file=file)
+        self.findings = findings
+
+    def as_json(self) -> dict[str, Any]:
+        return super().as_json() | {"findings": self.findings}
 
 
 class GeneratorError(D3MError):

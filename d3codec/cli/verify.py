@@ -22,10 +22,23 @@ def _decode_value(_ctx: click.Context, _param: click.Parameter, value: str | Non
 @click.command("verify", short_help="Is a file what it was?")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @click.option(
+    "--level",
+    type=click.IntRange(0, 3),
+    help="How deep: 0 head, parts and digests, 1 also noise and tables, 2 also every coded row, latent and label, 3 also "
+    "all pixels, as --decode all. Default: 2.",
+)
+@click.option(
     "--decode",
     metavar="all|N",
     callback=_decode_value,
     help="Also decode all images, or N of them, and compare them with the digests in the file.",
+)
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Code 3 also for a sound file that states no pixel digest, no licence or source, claims without method or "
+    "labels, carries sections that the specification does not know or could be 1 % smaller, and for decoded pixels "
+    "that were not proved.",
 )
 @click.option("-y", "--yes", is_flag=True, help="Decode however much it is.")
 @generators_option
@@ -33,35 +46,43 @@ def _decode_value(_ctx: click.Context, _param: click.Parameter, value: str | Non
 @json_option
 @quiet_option
 def command(
-    files: tuple[str, ...], decode: Any, yes: bool, generator: tuple[str, ...], device: str, as_json: bool, quiet: bool
+    files: tuple[str, ...],
+    level: int | None,
+    decode: Any,
+    strict: bool,
+    yes: bool,
+    generator: tuple[str, ...],
+    device: str,
+    as_json: bool,
+    quiet: bool,
 ) -> int:
-    """Check each FILE (a path or a URL): head, sections, digests; with --decode the pixels too.
+    """Check each FILE (a path or a URL): head, sections, digests, values; with --decode the pixels too.
 
-    Exit code 0: good, also where this machine cannot prove the pixels. 3: damaged, or other pixels than it
-    promises. 4: the file or something needed is missing. With several files the worst of their codes; --json
+    Exit code 0: good, also where this machine cannot prove the pixels. 3: damaged, other pixels than it
+    promises, or not as --strict wants it. 4: the file or something needed is missing. With several files the worst of their codes; --json
     prints one line a file. As much as d3codec decode refuses without --yes is refused here too.
     """
-    codes = [_verify(file, decode, yes, generator, device, as_json, quiet) for file in files]
+    from d3codec.decoder.budget import Budget
+
+    options = {
+        "level": level,
+        "decode": decode,
+        "strict": strict,
+        "generator": generator or None,
+        "device": device,
+        "budget": None if yes else Budget(),
+    }
+    codes = [_verify(file, options, as_json, quiet) for file in files]
     return 3 if 3 in codes else max(codes)
 
 
-def _verify(
-    file: str, decode: Any, yes: bool, generator: tuple[str, ...], device: str, as_json: bool, quiet: bool
-) -> int:
+def _verify(file: str, options: dict[str, Any], as_json: bool, quiet: bool) -> int:
     from d3codec.dataset import open_file
-    from d3codec.decoder.budget import Budget
     from d3codec.decoder.verify import verify
 
     try:
         with progress(quiet) as callback:
-            report = verify(
-                open_file(file),
-                decode=decode,
-                generator=generator or None,
-                device=device,
-                budget=None if yes else Budget(),
-                progress=callback,
-            )
+            report = verify(open_file(file), progress=callback, **options)
     except D3MError as error:
         if as_json:
             print_json({"file": file, **error.as_json()}, indent=None)

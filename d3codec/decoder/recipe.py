@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from d3codec.decoder import samplers, schedules
 from d3codec.format.limits import MILLION
-from d3codec.format.manifest import DdimRecipe, EulerRecipe, ReinjectRecipe
+from d3codec.format.manifest import Content, DdimRecipe, EulerRecipe, ReinjectRecipe
+from d3codec.noise import normals
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,3 +55,14 @@ class Sampler:
             assert stored is not None  # the manifest demands it
             return samplers.ddim_reinject(denoise, state, *tables, stored)
         return samplers.ddim(denoise, state, *tables, eta=recipe.eta / MILLION, draw=draw)
+
+
+def check_tables(content: Content) -> None:
+    """Makes the tables of every recipe, and the first noise of every group that has any.
+
+    Raises D3MError on a machine whose arithmetic is not that of IEEE 754: its noise would be another.
+    """
+    for group in content.groups:
+        if isinstance(group.recipe, SamplerRecipe):
+            Sampler(group.recipe)
+            normals(group.noise_key, 0, 0, (1,))

@@ -1,7 +1,8 @@
 """Integrity of a `.d3m` file, and proof of its pixels where this machine can give one.
 
-The structure is always checked in full. With `decode` images are decoded afresh, never taken from the cache,
-with weights hashed again, and compared with the digests in the file. Importing this module does not import
+How deep a check goes is its level: 0 the container (head, parts, digests, values of fixed rows), 1 also noise and tables
+of the recipes, 2 also every coded row, latent and label, 3 also all pixels. Images are decoded afresh, never taken from
+the cache, with weights hashed again, and compared with the digests in the file. Importing this module does not import
 torch.
 """
 
@@ -14,11 +15,16 @@ from typing import Any, Literal
 
 from d3codec.decoder.budget import Budget, Work
 from d3codec.decoder.precision import EVERYWHERE
+from d3codec.decoder.recipe import check_tables
+from d3codec.decoder.strict import UNPROVABLE, findings
 from d3codec.decoder.values import check_coded, check_coded_work
-from d3codec.errors import PixelsError, UsageError
+from d3codec.errors import PixelsError, StrictError, UsageError
 from d3codec.format.file import D3MFile
 from d3codec.format.manifest import Exact, ExactFixed
 from d3codec.generators.weights import Names
+
+CONTAINER, TABLES, VALUES, PIXELS = range(4)
+"""Levels of a verification."""
 
 Progress = Callable[[str, int, int], None]
 Image = tuple[int, int, int]  # group, class, index
@@ -28,7 +34,7 @@ Image = tuple[int, int, int]  # group, class, index
 class VerifyReport:
     """What a verification found; a file that breaks the format or differs where it must not raises instead.
 
-    `profile` is the file's. `pixels` is 'proved' (the images decoded here have the digests of the file),
+    `level` is how deep it went, `profile` the file's. `pixels` is 'proved' (the images decoded here have the digests of the file),
     'sampled' (some of them have the digests that stand beside the content: only the whole set proves it),
     'unproved' (below `exact`: they differ under another fingerprint, or there is nothing to compare with) or
     'not checked'. `fingerprint` is this machine's, None if nothing was decoded.
@@ -37,6 +43,7 @@ class VerifyReport:
     file: str
     bytes: int
     content_id: str
+    level: int
     profile: str
     images: int
     images_checked: int
@@ -52,7 +59,9 @@ class VerifyReport:
 def verify(
     path: str | os.PathLike[str] | D3MFile,
     *,
+    level: int | None = None,
     decode: Literal["all"] | int | None = None,
+    strict: bool = False,
     generator: Names = None,
     device: str = "auto",
     budget: Budget | None = Budget(),  # noqa: B008  # frozen
@@ -61,29 +70,70 @@ def verify(
     """Check a file, and with `decode` its pixels.
 
     Arguments:
-        decode: None checks the structure only; a number checks so many images, spread over the classes, where the
+        level: 0 to 3, how deep; 3 is `decode='all'`. None: 2, or 3 with `decode`.
+        decode: None checks no pixels; a number checks so many images, spread over the classes, where the
             file stores digests of single images, else the whole set; 'all' checks the whole set.
+        strict: refuse also what a published file should not leave out or carry (`decoder/strict.py`), and pixels that
+            were decoded and not proved.
         generator, device, budget, progress: as for `decoder.decode.decode`.
 
     Raises:
         FormatError: the file breaks the specification.
         PixelsError: other pixels: in the profiles `exact` and `exact-fixed` anywhere, in `reproducible` under the
             fingerprint of the file.
+        StrictError: a sound file that is not as `strict` wants it.
         MissingGeneratorError, GeneratorError, MissingExtraError: what decoding needs is not there.
         UsageError: more to decode than the budget allows, of images or of labels.
     """
     if decode not in (None, "all") and (type(decode) is not int or decode < 1):
         raise UsageError("decode takes 'all' or a number of images", field="decode", found=decode)
+    level, decode = _depth(level, decode)
     file = path if isinstance(path, D3MFile) else D3MFile.open(path)
+    report = _checked(file, level, decode, generator, device, budget, progress)
+    if strict:
+        _be_strict(file, report)
+    return report
+
+
+def _be_strict(file: D3MFile, report: VerifyReport) -> None:
+    unproved = report.warnings if report.pixels == "unproved" else ()
+    if found := list(dict.fromkeys([*findings(file), *(f"pixels: {warning}" for warning in unproved)])):
+        raise StrictError(found, file=file.path)
+
+
+def _depth(level: int | None, decode: Literal["all"] | int | None) -> tuple[int, Literal["all"] | int | None]:
+    """Level and images that are asked for, each following from the other. UsageError where they do not fit."""
+    if level is None:
+        return (VALUES if decode is None else PIXELS), decode
+    if type(level) is not int or not CONTAINER <= level <= PIXELS:
+        raise UsageError("no such level", field="level", found=level, expected=f"{CONTAINER} to {PIXELS}")
+    if level < PIXELS and decode is not None:
+        raise UsageError("no image is decoded below level 3", field="level", found=level, expected=PIXELS)
+    return level, "all" if level == PIXELS and decode is None else decode
+
+
+def _checked(
+    file: D3MFile,
+    level: int,
+    decode: Literal["all"] | int | None,
+    generator: Names,
+    device: str,
+    budget: Budget | None,
+    progress: Progress | None,
+) -> VerifyReport:
     file.verify()
-    if budget is not None:
-        check_coded_work(file)
-    check_coded(file)
+    if level >= TABLES:
+        check_tables(file.content)
+    if level >= VALUES:
+        if budget is not None:
+            check_coded_work(file)
+        check_coded(file)
     found = _Found(file)
     report = VerifyReport(
         file.path,
         file.bytes_total,
         file.content_id,
+        level,
         found.profile,
         found.total,
         0,
@@ -95,8 +145,7 @@ def verify(
     if decode is None:
         return report
     if found.digest is None:
-        nothing = "the file states no pixel digest, so nothing can prove its pixels"
-        return replace(report, pixels="unproved", warnings=(nothing,))
+        return replace(report, pixels="unproved", warnings=(UNPROVABLE,))
     return _check_pixels(report, file, found, decode, generator, device, budget, progress)
 
 

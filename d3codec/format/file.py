@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import os
-import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate, groupby
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from d3codec.errors import FormatError, HeadError, MissingFileError, SectionError, UsageError
+from d3codec.errors import FormatError, HeadError, SectionError, UsageError
 from d3codec.format import canonical, wire
 from d3codec.format.limits import BUDGET_BYTES, ONE_DIGEST_BYTES, VERSION
 from d3codec.format.manifest import REPRODUCIBLE, About, AncillaryEntry, Classes, Content, Group, Manifest, Profile
@@ -34,6 +31,7 @@ from d3codec.format.sections import (
     section_title,
     unpack_classes,
 )
+from d3codec.format.source import Reader, Source, opened
 
 __all__ = [
     "ClassRecord",
@@ -76,7 +74,11 @@ def content_id(content: Content) -> str:
 
 @dataclass(frozen=True, eq=False)
 class D3MFile:
-    """An opened file whose head is checked. `path` is "<memory>" for a file that was given as bytes."""
+    """An opened file whose head is checked.
+
+    `path` is "<memory>" for a file that was given as bytes, the name of its source for one that was given so; `source`
+    is what was given, None for a path.
+    """
 
     path: str
     manifest: Manifest
@@ -84,22 +86,27 @@ class D3MFile:
     bytes_total: int
     head: wire.Head = field(repr=False)
     parts: tuple[Part, ...] = field(repr=False)
-    data: bytes | None = field(repr=False)
+    source: bytes | Source | None = field(repr=False)
 
     @classmethod
-    def open(cls, source: str | os.PathLike[str] | bytes, *, budget: int = BUDGET_BYTES) -> D3MFile:
-        """Reads and checks the head of a file (a path, or the bytes of a whole file); its parts are not read.
+    def open(cls, source: str | os.PathLike[str] | bytes | Source, *, budget: int = BUDGET_BYTES) -> D3MFile:
+        """Reads and checks the head of a file (a path, the bytes of a whole file, or what reads them from elsewhere);
+        its parts are not read.
 
         A file of more than `budget` raw bytes over all sections is refused. Raises FormatError with the code
-        of the first fault, MissingFileError (not there, unreadable), UsageError (a folder or a device).
+        of the first fault, MissingFileError (not there, unreadable), UsageError (a folder or a device), and whatever
+        the source raises.
         """
+        kept: bytes | Source | None
         if isinstance(source, (bytes, bytearray, memoryview)):
-            path, data = "<memory>", bytes(source)
+            path, kept = "<memory>", bytes(source)
+        elif isinstance(source, (str, os.PathLike)):
+            path, kept = os.fspath(source), None
         else:
-            path, data = os.fspath(source), None
-        with _naming(path), _opened(path, data) as handle:
-            size = handle.seek(0, os.SEEK_END)
-            head = wire.read_head(lambda offset, length: _read(handle, offset, length), size)
+            path, kept = source.name, source
+        with _naming(path), opened(path, kept) as reader:
+            size = reader.size
+            head = wire.read_head(reader.read, size)
             manifest = Manifest.from_wire(canonical.unpack(head.manifest))
             parts = _parts(head, manifest)
             if head.file_length != size:
@@ -112,7 +119,7 @@ class D3MFile:
                 )
             if (total := sum(part.raw_length for part in parts)) > budget:
                 raise HeadError("E_BUDGET", found=f"{total} bytes", expected=f"at most {budget}")
-            return cls(path, manifest, content_id(manifest.content), size, head, parts, data)
+            return cls(path, manifest, content_id(manifest.content), size, head, parts, kept)
 
     @property
     def content(self) -> Content:
@@ -130,6 +137,21 @@ class D3MFile:
     def head_bytes(self) -> int:
         return self.head.size
 
+    @property
+    def fetched(self) -> tuple[int, int] | None:
+        """Requests made and bytes received so far, None for a file that is on this machine."""
+        return None if self.source is None or isinstance(self.source, bytes) else self.source.fetched
+
+    @property
+    def data(self) -> bytes | None:
+        """The bytes of the file if they are all in memory already, as they are of one given as bytes."""
+        return self.source if self.source is None or isinstance(self.source, bytes) else self.source.whole()
+
+    def read_all(self) -> bytes:
+        """The bytes of the file, unchecked but for the head. Raises as `open` does."""
+        with opened(self.path, self.source) as reader:
+            return reader.read(0, self.bytes_total)
+
     def section(self, name: str, group: int | None = None) -> bytes:
         """The raw bytes of a section, after all its checks: CRC, compression, digest, size and values.
 
@@ -137,9 +159,9 @@ class D3MFile:
         section that the file does not have.
         """
         wanted = self._parts_of(name, group)
-        with _naming(self.path), _opened(self.path, self.data) as handle:
-            self._check_digests(handle, wanted)
-            return b"".join(self._checked(handle, wanted))
+        with _naming(self.path), opened(self.path, self.source) as reader:
+            self._check_digests(reader, wanted)
+            return b"".join(self._checked(reader, wanted))
 
     def section_length(self, name: str, group: int | None = None) -> int:
         """Raw bytes of a section, from the head alone. Raises UsageError for one that the file does not have."""
@@ -151,22 +173,35 @@ class D3MFile:
         Only the parts that they lie in are read, and those that share a digest with them: their CRC, compression and
         digest are checked, their values where a part can be judged by itself. Raises as `section` does.
         """
-        parts = self._parts_of(name, group)
-        firsts = [0, *accumulate(part.raw_length for part in parts)]
-        wanted = [
-            (part, first)
-            for part, first in zip(parts, firsts, strict=False)
-            if first < stop and start < first + part.raw_length
-        ]
-        pieces = []
-        with _naming(self.path), _opened(self.path, self.data) as handle:
-            self._check_digests(handle, tuple(part for part, _ in wanted))
+        wanted, pieces = self._parts_within(name, group, start, stop), []
+        with _naming(self.path), opened(self.path, self.source) as reader:
+            self._check_digests(reader, tuple(part for part, _ in wanted))
             for part, first in wanted:
-                raw = _raw(handle, part)
+                raw = _raw(reader, part)
                 if name not in WHOLE:
                     check_values(self.content, part.key, raw, first)
                 pieces.append(raw[max(start - first, 0) : max(stop - first, 0)])
         return b"".join(pieces)
+
+    def expect(self, ranges: Iterable[tuple[str, int | None, int, int]]) -> None:
+        """Says which raw bytes will be read soon, as (name, group, start, stop) of `section_range`.
+
+        Nothing is read yet. Of a file behind a URL what lies near each other is then fetched in one request, also
+        across sections; for others it means nothing. Raises UsageError for a section that the file does not have.
+        """
+        if self.source is not None and not isinstance(self.source, bytes):
+            wanted = {part.number: part for item in ranges for part, _ in self._parts_within(*item)}
+            _expect(self.source, self._with_covered(wanted.values()))
+
+    def _parts_within(self, name: str, group: int | None, start: int, stop: int) -> list[tuple[Part, int]]:
+        """The parts in which these raw bytes of a section lie, and where in the section each begins."""
+        parts = self._parts_of(name, group)
+        firsts = [0, *accumulate(part.raw_length for part in parts)]
+        return [
+            (part, first)
+            for part, first in zip(parts, firsts, strict=False)
+            if first < stop and start < first + part.raw_length
+        ]
 
     def _parts_of(self, name: str, group: int | None) -> tuple[Part, ...]:
         wanted = tuple(part for part in self.parts if part.key == (name, group))
@@ -184,10 +219,16 @@ class D3MFile:
 
         Values of labels and of coded rows are left to their codecs: `decoder.verify.verify` asks them too.
         """
-        with _naming(self.path), _opened(self.path, self.data) as handle:
-            self._check_digests(handle, self.parts)
-            for _ in self._checked(handle, self.parts):
+        with _naming(self.path), opened(self.path, self.source) as reader:
+            self._check_digests(reader, self.parts)
+            for _ in self._checked(reader, self.parts):
                 pass
+
+    def stored_parts(self) -> list[tuple[int, bytes]]:
+        """Codec and stored bytes of every part, in order and unchecked: what `wire.build` takes."""
+        with opened(self.path, self.source) as reader:
+            _expect(reader, self.parts)
+            return [(part.entry.codec, reader.read(part.offset, part.entry.stored)) for part in self.parts]
 
     def section_sizes(self) -> list[dict[str, Any]]:
         """One entry a section, in file order: name, group, bytes (stored), raw_bytes."""
@@ -204,8 +245,21 @@ class D3MFile:
 
         return explain(self)
 
-    def _check_digests(self, handle: BinaryIO, wanted: tuple[Part, ...]) -> None:
+    def _check_digests(self, reader: Reader, wanted: tuple[Part, ...]) -> None:
         """CRC and compression, then digests, of these parts and of all that share a digest with them."""
+        _expect(reader, self._with_covered(wanted))
+        damaged = []
+        for parts, expected in self._covering(wanted):
+            digest = hashlib.sha256()
+            for part in parts:
+                digest.update(_raw(reader, part))
+            if digest.digest() != expected:
+                damaged.append(" to ".join(dict.fromkeys((parts[0].field, parts[-1].field))))
+        if damaged:
+            raise SectionError("E_SECTION_DIGEST", field=damaged[0])
+
+    def _covering(self, wanted: Iterable[Part]) -> Iterator[tuple[tuple[Part, ...], bytes]]:
+        """The digests that these parts must have, each with all the parts that it is of."""
         ancillary = tuple(part for part in self.parts if part.section.startswith("x-"))
         critical = self.parts[: len(self.parts) - len(ancillary)]
         digests = self.content.digests
@@ -217,22 +271,21 @@ class D3MFile:
         if self.about is not None and self.about.digest is not None:
             covered.append((ancillary, self.about.digest))
         numbers = {part.number for part in wanted}
-        damaged = []
         for parts, expected in covered:
             if not numbers.isdisjoint(part.number for part in parts):
-                digest = hashlib.sha256()
-                for part in parts:
-                    digest.update(_raw(handle, part))
-                if digest.digest() != expected:
-                    damaged.append(" to ".join(dict.fromkeys((parts[0].field, parts[-1].field))))
-        if damaged:
-            raise SectionError("E_SECTION_DIGEST", field=damaged[0])
+                yield parts, expected
 
-    def _checked(self, handle: BinaryIO, wanted: tuple[Part, ...]) -> Iterator[bytes]:
+    def _with_covered(self, wanted: Iterable[Part]) -> list[Part]:
+        """These parts and all that share a digest with them: what is read to have them checked."""
+        wanted = tuple(wanted)
+        every = [*wanted, *(part for parts, _ in self._covering(wanted) for part in parts)]
+        return [*{part.number: part for part in every}.values()]
+
+    def _checked(self, reader: Reader, wanted: tuple[Part, ...]) -> Iterator[bytes]:
         """Raw bytes of whole sections, as far as possible a part at a time, with sizes and values checked."""
         check_ancillary_sizes(self.manifest, {part.section for part in wanted})
         for key, parts in groupby(wanted, lambda part: part.key):
-            pieces = (_raw(handle, part) for part in parts)
+            pieces = (_raw(reader, part) for part in parts)
             first = 0
             for raw in (b"".join(pieces),) if key[0] in WHOLE else pieces:
                 check_values(self.content, key, raw, first)
@@ -240,36 +293,13 @@ class D3MFile:
                 yield raw
 
 
-def _raw(handle: BinaryIO, part: Part) -> bytes:
-    stored = _read(handle, part.offset, part.entry.stored)
+def _raw(reader: Reader, part: Part) -> bytes:
+    stored = reader.read(part.offset, part.entry.stored)
     return wire.unpack_part(stored, part.entry, part.raw_length, part.field)
 
 
-def _read(handle: BinaryIO, offset: int, length: int) -> bytes:
-    handle.seek(offset)
-    return handle.read(length)
-
-
-@contextlib.contextmanager
-def _opened(path: str, data: bytes | None) -> Iterator[BinaryIO]:
-    """The bytes of a file for reading; what the system says about it comes as an error of ours."""
-    if data is not None:
-        yield io.BytesIO(data)
-        return
-    if "\0" in path:
-        raise MissingFileError("no such file", file=repr(path))
-    try:
-        mode = Path(path).stat().st_mode
-        if not stat.S_ISREG(mode):  # a pipe or a device could keep us waiting for ever
-            raise UsageError(
-                "this is a folder" if stat.S_ISDIR(mode) else "not a regular file", file=path, expected="a .d3m file"
-            )
-        with open(path, "rb") as handle:
-            yield handle
-    except (FileNotFoundError, NotADirectoryError):
-        raise MissingFileError("no such file", file=path) from None
-    except OSError as error:
-        raise MissingFileError(f"the file cannot be read: {error.strerror}", file=path) from None
+def _expect(reader: Reader, parts: Iterable[Part]) -> None:
+    reader.expect((part.offset, part.entry.stored) for part in parts)
 
 
 @contextlib.contextmanager

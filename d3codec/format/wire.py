@@ -168,15 +168,20 @@ def unpack_part(stored: bytes, entry: Entry, raw_length: int, field: str) -> byt
     return raw
 
 
-def pack_part(raw: bytes) -> tuple[int, bytes]:
-    """Codec and stored bytes of a part: one zstd frame when that is smaller, else the bytes themselves."""
+def pack_part(raw: bytes, level: int | None = LEVEL) -> tuple[int, bytes]:
+    """Codec and stored bytes of a part: one zstd frame of this level when that is smaller, else the bytes themselves.
+
+    With None they are never compressed.
+    """
+    if not raw or level is None:
+        return RAW, raw
     import zstandard
 
     compressor = zstandard.ZstdCompressor(
-        level=LEVEL, write_checksum=False, write_content_size=True, write_dict_id=False
+        level=level, write_checksum=False, write_content_size=True, write_dict_id=False
     )
-    frame = compressor.compress(raw) if raw else b""
-    return (ZSTD, frame) if raw and len(frame) < len(raw) else (RAW, raw)
+    frame = compressor.compress(raw)
+    return (ZSTD, frame) if len(frame) < len(raw) else (RAW, raw)
 
 
 def build(manifest: bytes, parts: Sequence[tuple[int, bytes]]) -> bytes:

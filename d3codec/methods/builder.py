@@ -115,7 +115,7 @@ class Builder:
                 best = built
             if 0 <= spare <= (close_to(limit) if final else limit // TRIAL_SHARE):
                 break
-            room += spare
+            room = len(second.data) + spare
         return _fitting(best or built, limit)
 
     def _merged(self, parts: tuple[Made, ...], plan: Plan, final: bool) -> bytes:

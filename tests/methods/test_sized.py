@@ -16,6 +16,8 @@ from d3codec.decoder.verify import verify
 from d3codec.errors import GeneratorError, ImagesError, MissingGeneratorError, OutputError, TeacherError, UsageError
 from d3codec.format.file import D3MFile
 from d3codec.methods import generated, plans, trials
+from d3codec.methods.builder import Builder
+from d3codec.methods.made import Made
 from d3codec.methods.pool import split_validation
 from d3codec.methods.sized import SizedReport, encode_to_size
 from d3codec.training import ensemble
@@ -218,6 +220,21 @@ def test_prompts_and_latents_in_one_file(mixed, homes):
     dataset = d3codec.load(folder / "x.d3m")
     assert dataset.images(generator=homes, device="cpu").shape == (30, 16, 16, 3)
     assert dataset.labels.logits().shape == (30, 1, 3)
+
+
+def test_a_mixture_is_filled_although_latents_leave_gaps(monkeypatch):
+    """Files of latents stay below their room by more or less; what they took counts, not what they were given."""
+    gaps = iter([30, 12, 25, 3, 9])
+    monkeypatch.setattr(Builder, "_latents", lambda self, plan, room, final: part(room - next(gaps)))
+    monkeypatch.setattr(
+        Builder, "_merged", lambda self, parts, plan, final: bytes(sum(len(p.data) for p in parts) - 90)
+    )
+    built = Builder._mixed(object.__new__(Builder), part(900), plans.Plan(("d3m", "latents"), 5), 10_000, final=True)
+    assert len(built.data) == 10_000 - 12
+
+
+def part(size: int) -> Made:
+    return Made(bytes(size), np.zeros((1, 1, 1, 3), np.uint8), np.zeros(1, np.int64), None)
 
 
 def test_prompts_alone(mixed, homes):
