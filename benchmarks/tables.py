@@ -9,9 +9,11 @@ A table stands between `<!-- table NAME -->` and `<!-- end -->`.
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +189,37 @@ def photographs(protocol: str = "H", name: str = "photographs") -> str:
     return "\n".join(lines)
 
 
+def photograph_bars(name: str = "photographs") -> str:
+    """The best file against the best opponent, hard labels: at equal bytes, and ours at a third of the opponent's,
+    read off the best rows linearly in the logarithm of bytes."""
+    rows = [row for row in read(name)["rows"] if row["budget"] and row["labels"] == "hard"]
+
+    def best(role: str, budget: int) -> dict[str, Any] | None:
+        found = [row for row in rows if row["role"] == role and row["budget"] == budget]
+        return max(found, key=lambda row: row["accuracy_percent"], default=None)
+
+    budgets = sorted({row["budget"] for row in rows})
+    curve = [(row["bytes"], row["accuracy_percent"]) for budget in budgets if (row := best("d3m", budget))]
+    lines = ["| | best `.d3m` | best image codec | lead | ours at a third of its bytes |", "|---|---|---|---:|---:|"]
+    for budget in budgets:
+        ours, theirs = best("d3m", budget), best("opponent", budget)
+        if ours is None or theirs is None:
+            continue
+        third = _interpolated(curve, theirs["bytes"] / 3)
+        cells = [f"{row['name']} {row['accuracy_percent']:.1f} ({row['bytes']:,} B)" for row in (ours, theirs)]
+        cells.append(f"{ours['accuracy_percent'] - theirs['accuracy_percent']:+.1f}")
+        cells.append("" if third is None else f"{third:.1f}")
+        lines.append(f"| {budget / 1000:g} KB | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _interpolated(curve: list[tuple[int, float]], at: float) -> float | None:
+    for (left, low), (right, high) in pairwise(curve):
+        if left <= at <= right:
+            return low + (high - low) * math.log(at / left) / math.log(right / left)
+    return None
+
+
 def _accuracy(row: dict[str, Any]) -> str:
     spread = "" if row["spread"] is None else f" ± {row['spread']:.1f}"
     best = f"**{row['accuracy_percent']:.1f}**" if row["role"] == "d3m" else f"{row['accuracy_percent']:.1f}"
@@ -216,6 +249,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "imagenet_scale": imagenet_scale,
     "photographs": photographs,
     "photographs_soft": lambda: photographs("S1"),
+    "photograph_bars": photograph_bars,
+    "photograph_bars_64": lambda: photograph_bars("photographs-64"),
+    "photograph_bars_cifar10": lambda: photograph_bars("photographs-cifar10"),
 }
 
 

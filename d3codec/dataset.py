@@ -14,7 +14,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, NamedTuple
 
 from d3codec.decoder.budget import Budget, Work
-from d3codec.errors import FormatError, MissingExtraError, UsageError
+from d3codec.errors import MissingExtraError, UsageError
 from d3codec.format.file import D3MFile
 from d3codec.groups import GroupInfo, describe_groups
 from d3codec.patch_labels import PatchLabels, agree
@@ -39,7 +39,8 @@ def load(source: str | PathLike[str], *, profile: str | None = None) -> Dataset:
 
     Arguments:
         source: a local path or a URL that fsspec understands (`https://...` needs the extra `remote`, `hf://...`
-            the extra `hub`); what is behind a URL is downloaded whole, at most 1 GiB.
+            the extra `hub`, `s3://...` the extra `s3`). Of what is behind a URL only what is used is fetched, each
+            byte once: the head with the first 64 KiB, everything else when it is read. At most 1 GiB.
         profile: arithmetic of the decoder, one of PROFILES; without it the one that the file names. Another one gives
             nearly the same pixels, whose identity nothing proves.
 
@@ -50,6 +51,8 @@ def load(source: str | PathLike[str], *, profile: str | None = None) -> Dataset:
         FormatError: the bytes are not a sound `.d3m` file.
         MissingFileError: nothing there.
         MissingExtraError: the package that speaks the URL's protocol is not installed.
+        RemoteError: a server or the network that does not give what the URL names; what is read later raises it too,
+            and ChangedFileError if the file behind the URL is another one by then.
         UsageError: an unknown profile.
 
     Example:
@@ -67,17 +70,10 @@ def load(source: str | PathLike[str], *, profile: str | None = None) -> Dataset:
 
 def open_file(source: str | PathLike[str]) -> D3MFile:
     """The D3MFile at a path or a URL, its head checked. Raises like `load`."""
-    from d3codec.download import download, is_url
+    from d3codec.remote import RemoteFile, is_url
 
     name = str(source)
-    if not is_url(name):
-        return D3MFile.open(name)
-    data = download(name)
-    try:
-        return replace(D3MFile.open(data), path=name)
-    except FormatError as error:
-        error.file = name
-        raise
+    return D3MFile.open(RemoteFile(name) if is_url(name) else name)
 
 
 @dataclass(frozen=True)

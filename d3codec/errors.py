@@ -13,13 +13,15 @@
     ├── MissingError           something needed is not there                              exit 4
     │   ├── MissingExtraError      E_MISSING_EXTRA: a part of the installation
     │   ├── MissingGeneratorError  E_MISSING_GENERATOR: the weights
-    │   └── MissingFileError       E_MISSING_FILE: the file itself
+    │   ├── MissingFileError       E_MISSING_FILE: the file itself
+    │   └── RemoteError            E_REMOTE: what is behind a URL, for its server or the network
+    │       └── ChangedFileError   E_CHANGED: it is another file than a moment ago
     ├── ImagesError            E_IMAGES: training or test images that cannot be used      exit 1
     ├── TeacherError           E_TEACHER: a teacher that cannot be used                   exit 1
     ├── OutputError            E_OUTPUT: the output cannot be written                     exit 1
     └── UsageError             E_USAGE: arguments that make no sense together             exit 2
 
-Codes of FormatError are those of spec/d3m-0.4.md, section 8. Standard library only.
+Codes of FormatError are those of spec/d3m-1.0.md, section 8. Standard library only.
 """
 
 from __future__ import annotations
@@ -195,6 +197,18 @@ class MissingFileError(MissingError):
     """The file to read is not there."""
 
     code = "E_MISSING_FILE"
+
+
+class RemoteError(MissingError):
+    """A server or the network that does not give what a URL names, or gives something else than was asked for."""
+
+    code = "E_REMOTE"
+
+
+class ChangedFileError(RemoteError):
+    """The file behind a URL was replaced while it was being read."""
+
+    code = "E_CHANGED"
 
 
 class ImagesError(D3MError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -193,18 +194,23 @@ def _check_size(format: str, found: tuple[int, int] | None, expected: tuple[int,
 
 
 def _png_size(data: bytes) -> tuple[int, int] | None:
-    """Height and width of a whole PNG of 8-bit red, green and blue, not interlaced, without animation; else None."""
+    """Height and width of a whole PNG of 8-bit red, green and blue, not interlaced, without animation; else None.
+
+    Pillow loads one whose pixels have a wrong CRC, and whatever stands behind the end.
+    """
     if len(data) < 33 or data[:8] != _PNG or data[12:16] != b"IHDR":
         return None
     width, height, *form = struct.unpack_from(">IIBBBBB", data, 16)
-    at, kind = 8, b""
+    at, bytes_ = 8, memoryview(data)
     while form == [8, 2, 0, 0, 0] and at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
-        if kind in _PNG_ANIMATION:
+        end = at + 8 + length
+        crc = int.from_bytes(bytes_[end : end + 4], "big")
+        if kind in _PNG_ANIMATION or end + 4 > len(data) or zlib.crc32(bytes_[at + 4 : end]) != crc:
             return None
+        at = end + 4
         if kind == b"IEND":
-            return height, width
-        at += 12 + length
+            return (height, width) if at == len(data) else None
     return None
 
 

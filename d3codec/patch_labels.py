@@ -84,7 +84,9 @@ class PatchLabels:
 
         labels, images = GroupLabels(self._dataset.file, info.number), min(table.shape[1], info.images_per_class)
         each, patches, at = labels.rows_per_class, table.shape[2], 0
-        for start, stop in _runs(self._dataset.selection.classes):
+        runs = list(_runs(self._dataset.selection.classes))
+        labels.expect((start * each, stop * each) for start, stop in runs)
+        for start, stop in runs:
             for first, last in labels.pieces(start * each, stop * each):
                 found = labels.logits(first, last, teacher_columns=teacher_columns)
                 place, row = np.divmod(np.arange(first, last), each)

@@ -78,6 +78,7 @@ def test_other_arrays_are_refused(places: list, levels: list) -> None:
 @pytest.mark.parametrize(
     "data", ["80", "00", "8000 01", "00 01 00 01", "ffffffffffffffffff01 00", "7f 01 ffffffffffffffff7f 01"]
 )
+# Shows D3M-080, D3M-081.
 def test_impossible_entries_are_named(data: str) -> None:
     with pytest.raises(SectionError, match=r"^fix entry [01]: E_SECTION_VALUE"):
         corrections.decode(bytes.fromhex(data))

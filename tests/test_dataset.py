@@ -1,11 +1,8 @@
-"""What `load` returns: classes, labels and images of real files, from disk and from a real server."""
+"""What `load` returns: classes, labels and images of real files."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import http.server
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +10,9 @@ import pytest
 from tiny_pipeline import make_file, make_group, make_pipeline
 
 import d3codec
-from d3codec.dataset import Dataset, open_file
+from d3codec.dataset import open_file
 from d3codec.decoder.budget import Budget
-from d3codec.download import download
-from d3codec.errors import FormatError, HeadError, MissingError, MissingFileError, MissingGeneratorError, UsageError
+from d3codec.errors import FormatError, MissingFileError, MissingGeneratorError, UsageError
 from d3codec.format.file import ContentDraft, write_d3m
 from d3codec.format.manifest import Classes
 from d3codec.format.sections import ClassRecord, pack_classes
@@ -377,60 +373,6 @@ def test_hard_labels_through_every_view(home, pipeline):
     assert class_index == 1
     assert next(iter(dataset)).patch_logits is None
     assert len(dataset.to_torch(patches=True)) == len(dataset) * PATCHES
-
-
-# ------------------------------------------------------------------------------------------------- addresses
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        """No lines on stderr."""
-
-
-@pytest.fixture
-def server(tmp_path):
-    """A real server of the test's folder: its address."""
-    handler = functools.partial(_Quiet, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-def test_load_from_a_server(server, bare):
-    dataset = d3codec.load(f"{server}/bare.d3m")
-    assert isinstance(dataset, Dataset)
-    assert dataset.path == f"{server}/bare.d3m"
-    assert dataset.content_id == d3codec.load(bare).content_id
-    np.testing.assert_array_equal(dataset.labels.logits(), d3codec.load(bare).labels.logits())
-    assert "bare.d3m" in repr(dataset)
-
-
-def test_addresses_without_a_file(server, bare):
-    with pytest.raises(MissingFileError, match=r"none\.d3m"):
-        d3codec.load(f"{server}/none.d3m")
-    (bare.parent / "page.html").write_text("<html>not found, but politely</html>" * 3)
-    with pytest.raises(FormatError, match=r"page\.html.*E_MAGIC"):
-        d3codec.load(f"{server}/page.html")
-    with pytest.raises(MissingError, match="cannot be downloaded"):
-        d3codec.load("http://127.0.0.1:9/tiny.d3m")
-    with pytest.raises(UsageError, match="no-such"):
-        d3codec.load("no-such://tiny.d3m")
-
-
-def test_downloads_are_bounded(server, bare):
-    size = bare.stat().st_size
-    assert download(f"{server}/bare.d3m", most_bytes=size) == bare.read_bytes()
-    with pytest.raises(HeadError, match="E_BUDGET"):
-        download(f"{server}/bare.d3m", most_bytes=size - 1)
-
-
-def test_other_protocols_of_fsspec(bare):
-    assert d3codec.load(f"file://{bare}").content_id == d3codec.load(bare).content_id
-    with pytest.raises(MissingFileError):
-        d3codec.load(f"file://{bare}x")
 
 
 def test_more_than_the_budget_is_refused(tiny, pipeline):

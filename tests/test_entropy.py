@@ -139,6 +139,7 @@ def test_round_trip(archive: tuple[list[Plane], int, int]) -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(archives())
+# Shows D3M-147.
 def test_streams_follow_the_specification(archive: tuple[list[Plane], int, int]) -> None:
     planes, blocks, lanes = archive
     for block, stream in enumerate(written(planes, blocks, lanes)):
@@ -199,6 +200,7 @@ def test_planes_may_be_taken_in_many_chunks(monkeypatch: pytest.MonkeyPatch) -> 
     reader.finish()
 
 
+# Shows D3M-148.
 def test_every_flip_and_every_truncation_is_found_or_bounded() -> None:
     planes, blocks, lanes = small_archive()
     good = written(planes, blocks, lanes)
@@ -249,6 +251,7 @@ WEIGHTS = st.lists(st.one_of(st.just(0), st.integers(0, 50), st.integers(0, 2**3
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(WEIGHTS, min_size=1, max_size=3))
+# Shows D3M-146.
 def test_frequencies_follow_the_rule(rows: list[list[int]]) -> None:
     table = np.zeros((len(rows), 60), np.int64)
     for number, row in enumerate(rows):

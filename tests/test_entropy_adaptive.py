@@ -51,6 +51,7 @@ def any_symbols(draw: st.DrawFn) -> list[Symbol]:
 
 @settings(deadline=None, max_examples=120)
 @given(any_symbols())
+# Shows D3M-152.
 def test_round_trip_and_the_text(symbols: list[Symbol]) -> None:
     data = written(symbols)
     reader = Reader(data)
@@ -147,6 +148,7 @@ def test_any_bytes_are_read_within_bounds(data: bytes, count: int) -> None:
     read_any(data, count)
 
 
+# Shows D3M-153.
 def test_what_is_wrong_is_said() -> None:
     with pytest.raises(SectionError, match=r"lab: E_SECTION_VALUE.*has bytes left over"):
         Reader(b"\1\2\3\4", field="lab").finish()

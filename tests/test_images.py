@@ -84,6 +84,7 @@ def test_what_cannot_be_encoded():
 
 
 @pytest.mark.parametrize(("format", "quality"), FORMATS)
+# Shows D3M-090.
 def test_another_size_or_format_is_refused(format, quality):
     data = images.encode_sheet(TILES, 2, format, quality)
     refused(data, format, count=7)
@@ -100,6 +101,7 @@ def test_another_size_or_format_is_refused(format, quality):
     ("mode", "options"),
     [("RGBA", {}), ("L", {}), ("P", {}), ("I;16", {}), ("RGB", {"save_all": True, "append_images": [sheet()]})],
 )
+# Shows D3M-089.
 def test_other_pictures_in_png_are_refused(mode, options):
     picture = sheet() if mode in ("RGB", "L", "RGBA", "P") else Image.new(mode, (40, 36))
     refused(saved(picture.convert(mode) if picture.mode != mode else picture, "PNG", **options))
@@ -139,6 +141,7 @@ def test_damaged_files_are_refused_or_decoded_as_some_picture(format, quality):
 
 
 @pytest.mark.parametrize("format", ["png", "webp"])
+# Shows D3M-090.
 def test_bombs_are_refused_before_room_is_made(format):
     """Heads that promise 16,000 x 16,000 pixels in a few bytes."""
     data = bytearray(images.encode_sheet(TILES, 2, format, None if format == "png" else 5))
@@ -174,6 +177,7 @@ def test_what_a_file_says_of_display_is_not_used():
 
 
 @given(st.lists(st.binary(max_size=20), min_size=1, max_size=6))
+# Shows D3M-088.
 def test_files_are_joined_and_split(files):
     section = images.join_sheets(files)
     assert images.split_sheets(section, len(files)) == files

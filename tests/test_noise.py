@@ -80,6 +80,7 @@ def twin(
 
 
 @pytest.mark.parametrize(("counter", "key", "output"), KNOWN_ANSWERS)
+# Shows D3M-105.
 def test_philox_gives_the_published_words(counter: str, key: str, output: str) -> None:
     low, high = words(key)
     found = noise.philox4x32(np.array(words(counter), np.uint32), high << 32 | low)
@@ -100,6 +101,7 @@ def test_philox_refuses_other_counters(counter: np.ndarray) -> None:
         noise.philox4x32(counter, 0)
 
 
+# Shows D3M-107.
 def test_table_is_the_one_of_the_specification() -> None:
     table = noise.normal_table()
     assert hashlib.sha256(table.astype("<f4").tobytes()).hexdigest() == noise.TABLE_SHA256
@@ -143,6 +145,7 @@ def test_digest_of_16384_normals(key: int) -> None:
 
 @settings(deadline=None)
 @given(KEY, WORD, WORD, SHAPE, DOMAIN, NUMBER, st.data())
+# Shows D3M-105, D3M-106.
 def test_every_element_comes_from_its_counter(
     key: int, candidate: int, stream: int, shape: tuple[int, ...], domain: int, n: int, data: st.DataObject
 ) -> None:

@@ -77,7 +77,8 @@ def plans(selection: Selection, data: Path, work: Path, budgets: Budgets) -> lis
     if (MODELS / GENERATOR).is_dir():
         add("d3m", {1_000: (400,)}, "d3m")
         add("d3m + latents", MIXED_COUNTS, "d3m+latents")
-        mixed = {budget: counts for budget, counts in MIXED_COUNTS.items() if budget in SOFT_BUDGETS}
+        add("d3m, soft labels", {2_000: (400,)}, "d3m", **SOFT)
+        mixed = {budget: counts for budget, counts in MIXED_COUNTS.items() if budget in SOFT_BUDGETS[2:]}
         add("d3m + latents, soft labels", mixed, "d3m+latents", **SOFT)
     return found
 

@@ -8,9 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from d3codec.format.file import D3MFile
 
 ProgressCallback = Callable[[str, int, int], None]
 SECONDS_BETWEEN_LINES = 5.0
@@ -40,6 +43,11 @@ processes_option = click.option(
 
 def print_json(value: Any, *, indent: int | None = 2) -> None:
     click.echo(json.dumps(value, indent=indent, ensure_ascii=False))
+
+
+def fetched(file: D3MFile) -> dict[str, int] | None:
+    """Requests and bytes that a file behind a URL took so far, None for one that is on this machine."""
+    return None if file.fetched is None else dict(zip(("requests", "bytes"), file.fetched, strict=True))
 
 
 def print_error(text: str) -> None:

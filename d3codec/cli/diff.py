@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from d3codec.decoder.compare import Comparison
     from d3codec.format.compare import SectionDifference
 
-WIDEST = 60  # characters of a value
+WIDEST = 40  # characters of a value
 
 
 @click.command("diff", short_help="What differs between two files.")
@@ -49,17 +49,19 @@ def _show(found: Comparison) -> None:
         for kind, fields in (("content", found.content), ("about", found.about))
         for field in fields
     ]
-    rows += [[f"section {section.title}", _section(section), ""] for section in found.sections]
-    rows += [
+    if rows:
+        click.echo()
+        print_table(["", "A", "B"], rows)
+    click.echo()
+    lines = [[section.title, _section(section)] for section in found.sections]
+    lines += [
         [
             f"labels of group {labels.group}",
             f"{labels.different:,} of {labels.labels:,} differ, by at most {labels.largest_nats:.3g} nats",
-            "",
         ]
         for labels in found.labels
     ]
-    click.echo()
-    print_table(["", "A", "B"], rows, heading=False)
+    print_table(["", ""], lines, heading=False)
 
 
 def _value(value: Any) -> str:

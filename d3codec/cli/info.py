@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from d3codec.cli.console import json_option, print_json, print_table
+from d3codec.cli.console import fetched, json_option, print_json, print_table
 
 if TYPE_CHECKING:
     from d3codec.dataset import Dataset
@@ -73,6 +73,7 @@ def _facts(dataset: Dataset) -> dict[str, Any]:
         "pixel_digest": pixels.hex() if pixels else None,
         "sections": file.section_sizes(),
         "groups": [asdict(group) for group in dataset.groups],
+        "fetched": fetched(file),
     }
 
 
@@ -178,7 +179,10 @@ def _lines(dataset: Dataset, facts: dict[str, Any]) -> list[list[str]]:
         ["size (c)", _shared(len(sizes["generators"]))],
     ]
     said = ("method", "licence", "source", "teacher", "citation")
-    return lines + [[name, str(facts[name])] for name in said if facts.get(name)]
+    lines += [[name, str(facts[name])] for name in said if facts.get(name)]
+    if (traffic := fetched(dataset.file)) is not None:  # now, with what the names of the classes took
+        lines.append(["fetched", f"{traffic['bytes']:,} bytes in {traffic['requests']} requests"])
+    return lines
 
 
 def _shared(generators: int) -> str:

@@ -24,6 +24,10 @@ COMMANDS = {  # in the order in which a newcomer meets them; name -> module of d
     "decode": "decode",
     "join": "join",
     "merge": "merge",
+    "subset": "subset",
+    "edit": "edit",
+    "repack": "repack",
+    "diff": "diff",
     "cache": "cache",
     "train-teacher": "train_teacher",
     "encode": "encode",
@@ -42,7 +46,7 @@ EXTRAS = {  # what is not in the base installation -> the extra that brings it
     "huggingface_hub": "hub",
 }
 EXTRA_OF = {"demo": "demo", "encode": "encode", "train-teacher": "encode"}  # of commands that need more
-RESUMABLE = frozenset({"decode", "encode", "generators", "join", "merge"})
+RESUMABLE = frozenset({"decode", "encode", "generators", "join", "merge", "subset"})
 
 
 class Commands(click.Group):

@@ -6,7 +6,16 @@ from typing import Any
 
 import click
 
-from d3codec.cli.console import device_option, json_option, print_error, print_hint, print_json, progress, quiet_option
+from d3codec.cli.console import (
+    device_option,
+    fetched,
+    json_option,
+    print_error,
+    print_hint,
+    print_json,
+    progress,
+    quiet_option,
+)
 from d3codec.cli.decode import generators_option
 from d3codec.errors import D3MError
 
@@ -24,8 +33,8 @@ def _decode_value(_ctx: click.Context, _param: click.Parameter, value: str | Non
 @click.option(
     "--level",
     type=click.IntRange(0, 3),
-    help="How deep: 0 head, parts and digests, 1 also noise and tables, 2 also every coded row, latent and label, 3 also "
-    "all pixels, as --decode all. Default: 2.",
+    help="How deep: 0 head, parts and digests, 1 also noise and tables, 2 also every coded row, latent and label, 3 "
+    "also all pixels, as --decode all. Default: 2.",
 )
 @click.option(
     "--decode",
@@ -59,8 +68,8 @@ def command(
     """Check each FILE (a path or a URL): head, sections, digests, values; with --decode the pixels too.
 
     Exit code 0: good, also where this machine cannot prove the pixels. 3: damaged, other pixels than it
-    promises, or not as --strict wants it. 4: the file or something needed is missing. With several files the worst of their codes; --json
-    prints one line a file. As much as d3codec decode refuses without --yes is refused here too.
+    promises, or not as --strict wants it. 4: the file or something needed is missing. With several files the worst of
+    their codes; --json prints one line a file. As much as d3codec decode refuses without --yes is refused here too.
     """
     from d3codec.decoder.budget import Budget
 
@@ -82,7 +91,8 @@ def _verify(file: str, options: dict[str, Any], as_json: bool, quiet: bool) -> i
 
     try:
         with progress(quiet) as callback:
-            report = verify(open_file(file), progress=callback, **options)
+            opened = open_file(file)
+            report = verify(opened, progress=callback, **options)
     except D3MError as error:
         if as_json:
             print_json({"file": file, **error.as_json()}, indent=None)
@@ -90,7 +100,7 @@ def _verify(file: str, options: dict[str, Any], as_json: bool, quiet: bool) -> i
             click.echo(f"{file}: {error.code}")
             print_error(str(error))
         return error.exit_code
-    facts = report.as_json()
+    facts = report.as_json() | {"fetched": fetched(opened)}
     if as_json:
         print_json(facts, indent=None)
     else:

@@ -9,7 +9,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from d3codec import entropy
 from d3codec.conditioning import transform_statistics as statistics
 from d3codec.conditioning import transform_stream as stream
 from d3codec.conditioning import transform_tables as tables
@@ -17,7 +16,7 @@ from d3codec.conditioning.transform_analysis import analyse, fit_own, log_volume
 from d3codec.conditioning.transform_basis import Basis
 from d3codec.conditioning.transform_search import STRENGTH, Quantized, quantize
 from d3codec.conditioning.transform_statistics import Shape
-from d3codec.conditioning.transform_tables import ESCAPE, ESCAPES
+from d3codec.conditioning.transform_tables import ESCAPE
 
 _LARGEST = 65504.0  # amount of a latent
 _SAMPLE = 512  # images that the step of larger sets is estimated by
@@ -96,24 +95,14 @@ class Source:
         """The section at a step."""
         symbols = statistics.symbols()
         components, quantized = self.quantized(exponent, strength=strength)
-        count = len(self.coefficients)
-        images = np.minimum(stream.BLOCK, count - np.arange(0, count, stream.BLOCK))
-        block = np.arange(count) // stream.BLOCK
-        writer = entropy.Writer(len(images), stream.lanes(count))
+        writer = stream.PlaneWriter(len(self.coefficients))
         for place, component in enumerate(components.tolist()):
             magnitudes, rows = quantized.magnitudes[:, place], quantized.rows[:, place]
             negative = self.coefficients[:, component] < 0
             above = magnitudes - symbols.largest[rows] - 1
-            escaped = above >= 0
             signed = 2 * magnitudes + ((magnitudes > 0) & negative)
-            writer.put(np.where(escaped, ESCAPE, signed), symbols.tables, rows, images)
-            if escaped.any():
-                writer.put(
-                    (2 * above + negative)[escaped], ESCAPES, 0, np.bincount(block[escaped], minlength=len(images))
-                )
-        streams = writer.finish()
-        lengths = np.array([len(s) for s in streams[:-1]], "<u4").tobytes()
-        return stream.HEAD.pack(self.number, exponent) + self.own + lengths + b"".join(streams)
+            writer.put(rows, np.where(above >= 0, ESCAPE, signed), 2 * above + negative)
+        return stream.HEAD.pack(self.number, exponent) + self.own + writer.finish()
 
     def estimated(self, exponent: int) -> float:
         """About the bytes of the section at a step, by at most 512 images."""

@@ -6,7 +6,9 @@ Decoding is exact: integers to the end, then one scaling by a power of two and o
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,21 +130,88 @@ def _coefficients(
 ) -> _Ints:
     """Coefficients of all images of some blocks, [images, C h w], in units of 2^power."""
     symbols = statistics.symbols()
+    values = np.zeros((sum(images), len(basis.scales)), np.int64)
+    for plane in _planes(streams, images, lanes, basis, exponent, section):
+        position = symbols.values[plane.rows, plane.found]
+        if len(plane.more):
+            escaped = plane.found == ESCAPE
+            beyond = symbols.largest[plane.rows[escaped]] + 1 + (plane.more >> 1)
+            position[escaped] = symbols.positions(plane.rows[escaped], beyond) * (1 - 2 * (plane.more & 1))
+        values[:, plane.component] = position
+    return np.asarray(values * MANTISSAS[exponent % tables.STEPS_AN_OCTAVE])
+
+
+class _Plane(NamedTuple):
+    """What is coded of one component: rows of the tables and symbols, [images], and what follows each ESCAPE."""
+
+    component: int
+    rows: _Ints
+    found: NDArray[np.int32]
+    more: NDArray[np.int32]
+
+
+def _planes(
+    streams: list[bytes], images: list[int], lanes: int, basis: Basis, exponent: int, section: str
+) -> Iterator[_Plane]:
+    symbols = statistics.symbols()
     reader = entropy.Reader(streams, lanes, field=section)
     state = np.zeros(sum(images), np.int64)
     block = np.repeat(np.arange(len(images)), images)
-    values = np.zeros((len(state), len(basis.scales)), np.int64)
     for component, bucket in zip(*(a.tolist() for a in order(basis, exponent)), strict=True):
         rows = 2 * bucket + QUANTIZER[state]
         found = reader.take(symbols.tables, rows, images)
-        position, odd = symbols.values[rows, found], found >> 1 & 1
+        odd, more = found >> 1 & 1, found[:0]
         escaped = found == ESCAPE
         if escaped.any():
             more = reader.take(ESCAPES, 0, np.bincount(block[escaped], minlength=len(images)))
-            beyond = symbols.largest[rows[escaped]] + 1 + (more >> 1)
-            position[escaped] = symbols.positions(rows[escaped], beyond) * (1 - 2 * (more & 1))
-            odd[escaped] = beyond & 1
-        values[:, component] = position
+            odd[escaped] = symbols.largest[rows[escaped]] + 1 + (more >> 1) & 1
+        yield _Plane(component, rows, found, more)
         state = NEXT[state, odd]
     reader.finish()
-    return np.asarray(values * MANTISSAS[exponent % tables.STEPS_AN_OCTAVE])
+
+
+class PlaneWriter:
+    """Planes of symbols of `count` images to what stands after the head of a section."""
+
+    def __init__(self, count: int) -> None:
+        self._images = np.minimum(BLOCK, count - np.arange(0, count, BLOCK))
+        self._block = np.arange(count) // BLOCK
+        self._writer = entropy.Writer(len(self._images), lanes(count))
+
+    def put(self, rows: _Ints, found: _Ints, more: _Ints) -> None:
+        """Add a component: rows of the tables, symbols, and what follows if the symbol is ESCAPE, [count] each."""
+        self._writer.put(found, statistics.symbols().tables, rows, self._images)
+        escaped = found == ESCAPE
+        if escaped.any():
+            counts = np.bincount(self._block[escaped], minlength=len(self._images))
+            self._writer.put(more[escaped], ESCAPES, 0, counts)
+
+    def finish(self) -> bytes:
+        streams = self._writer.finish()
+        return np.array([len(stream) for stream in streams[:-1]], "<u4").tobytes() + b"".join(streams)
+
+
+def select(data: bytes, count: int, shape: tuple[int, int, int], section: str, chosen: _Ints) -> bytes:
+    """The section of some of its images, int64 [n] ascending: the same latents, by the same statistics and step.
+
+    Raises as `decode` does.
+    """
+    check_shape(shape)
+    if not len(chosen):
+        return b""
+    basis, exponent, bounds = _parse(data, count, shape, section)
+    head = bounds[0][0] - 4 * (len(bounds) - 1)
+    kept: list[list[_Ints]] = [[] for _ in order(basis, exponent)[0]]  # of each component, block after block
+    for number, (start, end) in enumerate(bounds):
+        here = chosen[chosen // BLOCK == number] % BLOCK
+        if not len(here):
+            continue
+        images = [min(BLOCK, count - BLOCK * number)]
+        for place, plane in enumerate(_planes([data[start:end]], images, lanes(count), basis, exponent, section)):
+            more = np.zeros(len(plane.found), np.int64)
+            more[plane.found == ESCAPE] = plane.more
+            kept[place].append(np.stack([plane.rows, plane.found, more])[:, here])
+    writer = PlaneWriter(len(chosen))
+    for planes in kept:
+        writer.put(*np.concatenate(planes, axis=1))
+    return data[:head] + writer.finish()

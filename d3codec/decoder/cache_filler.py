@@ -19,13 +19,18 @@ from d3codec.decoder.precision import fingerprint, machine
 from d3codec.decoder.renderers import Renderers, render_units
 from d3codec.format.file import D3MFile
 from d3codec.generators.weights import Names, require_torch
+from d3codec.remote import RemoteFile, is_url
 
 DONE = b"done\n"
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that a process needs to make units of a decode. `data` is the file in base64 if it has no path."""
+    """All that a process needs to make units of a decode.
+
+    `data` is the file in base64 if all of it is in memory, so that one behind a URL is not fetched again; else it is
+    opened by its path or URL.
+    """
 
     path: str
     data: str | None
@@ -55,9 +60,10 @@ class Job:
         limit: int,
         protect: bool,
     ) -> Self:
+        data = file.data
         return cls(
             file.path,
-            None if file.data is None else base64.b64encode(file.data).decode(),
+            None if data is None else base64.b64encode(data).decode(),
             file.content_id,
             profile,
             device,
@@ -108,12 +114,18 @@ def _listen(messages: queue.SimpleQueue[bytes], saving: threading.Lock) -> None:
 
 
 def _prepare(job: Job) -> tuple[Renderers, UnitCache, int]:
-    file = D3MFile.open(job.path if job.data is None else base64.b64decode(job.data))
+    file = _opened(job)
     store, here = job.store(), fingerprint(job.device, file.content)
     if file.content_id != job.content_id or here != job.fingerprint or store is None:
         raise RuntimeError("another file or another machine")
     require_torch().set_num_threads(1)
     return Renderers(file, job.profile, job.device, job.generator, job.trust_records, None), store, job.at_once
+
+
+def _opened(job: Job) -> D3MFile:
+    if job.data is not None:
+        return D3MFile.open(base64.b64decode(job.data))
+    return D3MFile.open(RemoteFile(job.path) if is_url(job.path) else job.path)
 
 
 def _make(rows: list[Any], renderers: Renderers, store: UnitCache, at_once: int, saving: threading.Lock) -> None:

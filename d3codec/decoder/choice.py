@@ -54,7 +54,7 @@ class Choice:
         """Classes are positions, names or ids; a number that is neither name nor id may stand in a string."""
         file = file if isinstance(file, D3MFile) else D3MFile.open(file)
         device = choose_device(device, has_networks(file.content))
-        positions = None if classes is None else _positions(file, classes)
+        positions = None if classes is None else class_positions(file, classes)
         extent = Extent.of(file.content, positions, limit)
         if sheet_only:
             shown = extent.classes[:SHEET_CLASSES].tolist()
@@ -132,8 +132,11 @@ def _inside(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> boo
     return place == outer or outer in place.parents
 
 
-def _positions(file: D3MFile, classes: Sequence[int | str]) -> list[int]:
-    """Positions of classes given by position, name or id."""
+def class_positions(file: D3MFile, classes: Sequence[int | str]) -> list[int]:
+    """Positions of classes given by position, name or id; a number that is neither name nor id may stand in a string.
+
+    UsageError for a string that is none of them.
+    """
     records = file.class_records() if any(isinstance(item, str) for item in classes) else []
     return [_position(file, records, item) if isinstance(item, str) else item for item in classes]
 

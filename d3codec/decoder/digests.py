@@ -1,4 +1,4 @@
-"""Digests of pixels (spec/d3m-0.4.md, section 7): one an image, one over all of them."""
+"""Digests of pixels (spec/d3m-1.0.md, section 7): one an image, one over all of them."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ Any range of rows is decoded without the others. No torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from d3codec.errors import SectionError, UsageError
 from d3codec.format.file import D3MFile
 from d3codec.format.labels import label_row_bytes
+from d3codec.format.limits import FREE_BYTES
 from d3codec.format.manifest import (
     AdaptiveLabels,
     HardLabels,
@@ -82,6 +83,16 @@ class GroupLabels:
             error.file = error.file or self._file.path
             raise
         return found if teacher_columns or self.record.columns is None else np.take(found, self.columns, axis=1)
+
+    def expect(self, rows: Iterable[tuple[int, int]]) -> None:
+        """Says that these rows, each from the first to before the last, will be decoded soon (`D3MFile.expect`)."""
+        size, number = label_row_bytes(self.record), self._number
+        wanted = [("lab", number, 0, FREE_BYTES)] if size is None else []
+        if size is not None:
+            wanted += [("lab", number, first * size, last * size) for first, last in rows]
+        if self.record.columns is not None:
+            wanted.append(("col", number, 0, FREE_BYTES))
+        self._file.expect(wanted)
 
     def pieces(self, first: int = 0, last: int | None = None) -> Iterator[tuple[int, int]]:
         """Ranges of rows from `first` to before `last`, in order, each of at most PIECE_BYTES of logits (or one row).

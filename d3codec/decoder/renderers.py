@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +15,7 @@ from d3codec.decoder.precision import compute_dtype
 from d3codec.decoder.section_reader import SectionReader
 from d3codec.errors import FormatError
 from d3codec.format.file import D3MFile
+from d3codec.format.limits import FREE_BYTES
 from d3codec.format.manifest import Group, SheetsRecipe, row_section
 from d3codec.generators.weights import Names, find_generator
 
@@ -100,6 +101,42 @@ class Renderers:
             if self._progress:
                 self._progress("load generator", 1, 1)
         return self._networks[generator, cast]
+
+
+def expect_units(file: D3MFile, units: Iterable[Unit], profile: str) -> None:
+    """Says what of the file rendering these units will read (`D3MFile.expect`); which sheets hold stored images shows
+    only in their section."""
+    content, numbers = file.content, dict[int, list[int]]()
+    for unit in units:
+        numbers.setdefault(unit.group, []).append(unit.number)
+    wanted: list[tuple[str, int | None, int, int]] = []
+    if profile == "exact" and content.profile.name == "exact" and content.profile.corrections:
+        wanted.append(("fix", None, 0, FREE_BYTES))
+    for number, own in numbers.items():
+        group = content.groups[number]
+        if (rows := row_section(group)) is not None:
+            wanted.append((rows, number, 0, FREE_BYTES))
+        if group.images.candidates is not None:
+            wanted.append(("cnd", number, 0, FREE_BYTES))
+        if (stored := group.recipe.start.stored) is None:
+            continue
+        if stored.coded:
+            wanted.append(("lat", number, 0, FREE_BYTES))
+        else:
+            size = UNIT_IMAGES * stored.row_bytes
+            wanted += [("lat", number, first * size, last * size) for first, last in _ranges(sorted(own))]
+    file.expect(wanted)
+
+
+def _ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Ascending numbers as ranges, each from its first to before its last."""
+    found: list[tuple[int, int]] = []
+    for number in numbers:
+        if found and found[-1][1] == number:
+            found[-1] = found[-1][0], number + 1
+        else:
+            found.append((number, number + 1))
+    return found
 
 
 def folder_of(file: D3MFile, number: int, given: Names, trust_records: bool) -> Path | None:

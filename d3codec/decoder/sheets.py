@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -44,8 +44,15 @@ class SheetRenderer:
         """
         sources = sources_of(unit, self._group.images.copies + 1)
         places = [class_ * self._group.images.sources + source for class_, source in sources]
-        tiles = [self._sheet(place // self._recipe.per_sheet)[place % self._recipe.per_sheet] for place in places]
-        return finished(self._group, np.stack(tiles), sources)
+        return finished(self._group, self.tiles(places), sources)
+
+    def tiles(self, places: Sequence[int]) -> np.ndarray:
+        """Sources as they are stored, by their place in order of class and source: uint8 [places, height, width, 3].
+
+        Raises as `render` does.
+        """
+        sheets = [divmod(place, self._recipe.per_sheet) for place in places]
+        return np.stack([self._sheet(sheet)[tile] for sheet, tile in sheets])
 
     def check(self) -> Iterator[int]:
         """Checks the head of one sheet after the other, and yields its number. Raises as `render` does."""

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -28,7 +29,7 @@ from d3codec.decoder.precision import (
     settings,
 )
 from d3codec.decoder.processes import START_SECONDS, Helpers, environments, most_processes, worthwhile
-from d3codec.decoder.renderers import Progress, Renderers, Run, folder_of, render_units
+from d3codec.decoder.renderers import Progress, Renderers, Run, expect_units, folder_of, render_units
 from d3codec.errors import OutputError, UsageError
 from d3codec.format.file import D3MFile
 from d3codec.generators.weights import Names, require_torch
@@ -139,7 +140,7 @@ class _Making:
         self._store = job.store()
         self._writable = self._store is not None
         self._helpers: Helpers | None = None
-        self._measured = False
+        self._measured = self._expecting = False
 
     def __enter__(self) -> _Making:
         if self._processes not in (1, "auto"):
@@ -173,6 +174,9 @@ class _Making:
     def _make(self, number: int, found: list[np.ndarray | None]) -> list[np.ndarray]:
         missing = [unit for unit, pixels in zip(self._runs[number], found, strict=True) if pixels is None]
         if missing:  # loading the generator is no part of what a unit takes
+            if self._file.fetched is not None and not self._expecting:
+                self._expecting = True
+                expect_units(self._file, chain.from_iterable(self._missing(number).values()), self._job.profile)
             self._renderers.of(missing[0].group)
         started = time.monotonic()
         measured = bool(missing) and not self._measured

@@ -1,9 +1,9 @@
 """Integrity of a `.d3m` file, and proof of its pixels where this machine can give one.
 
-How deep a check goes is its level: 0 the container (head, parts, digests, values of fixed rows), 1 also noise and tables
-of the recipes, 2 also every coded row, latent and label, 3 also all pixels. Images are decoded afresh, never taken from
-the cache, with weights hashed again, and compared with the digests in the file. Importing this module does not import
-torch.
+How deep a check goes is its level: 0 the container (head, parts, digests, values of fixed rows), 1 also noise and
+tables of the recipes, 2 also every coded row, latent and label, 3 also all pixels. Images are decoded afresh, never
+taken from the cache, with weights hashed again, and compared with the digests in the file. Importing this module does
+not import torch.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ Image = tuple[int, int, int]  # group, class, index
 class VerifyReport:
     """What a verification found; a file that breaks the format or differs where it must not raises instead.
 
-    `level` is how deep it went, `profile` the file's. `pixels` is 'proved' (the images decoded here have the digests of the file),
-    'sampled' (some of them have the digests that stand beside the content: only the whole set proves it),
-    'unproved' (below `exact`: they differ under another fingerprint, or there is nothing to compare with) or
+    `level` is how deep it went, `profile` the file's. `pixels` is 'proved' (the images decoded here have the digests
+    of the file), 'sampled' (some of them have the digests that stand beside the content: only the whole set proves
+    it), 'unproved' (below `exact`: they differ under another fingerprint, or there is nothing to compare with) or
     'not checked'. `fingerprint` is this machine's, None if nothing was decoded.
     """
 

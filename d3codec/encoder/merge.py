@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d3codec import corrections
-from d3codec.decoder.budget import Budget, Work
-from d3codec.decoder.cache import UnitCache, cache_key, home
+from d3codec.decoder.budget import Budget
 from d3codec.decoder.digests import image_digest, pixel_digest
 from d3codec.decoder.plan import Extent
-from d3codec.decoder.precision import choose_device, fingerprint, has_networks, machine
-from d3codec.decoder.units import decoded_units
+from d3codec.decoder.precision import choose_device, fingerprint, has_networks
+from d3codec.encoder.drafts import draft_digests
 from d3codec.encoder.pack import Pixels
 from d3codec.errors import PixelsError, UsageError
 from d3codec.format import limits
@@ -93,8 +92,6 @@ def merge(
         return packed(b"", about)
     # The new file itself is decoded, all but complete: so moved corrections are proved too.
     draft = D3MFile.open(packed(bytes(32), None))
-    if budget is not None:
-        budget.check(Work.of(Extent.of(draft.content)), "the new file")
     if decoded is None:
         found = _decoded_digest(files, draft, chosen, generator, device, budget, progress)
     else:
@@ -272,15 +269,7 @@ def _decoded_digest(
     progress: Progress | None,
 ) -> bytes:
     """The pixel digest of all images of the new file. PixelsError if a file does not keep its promise."""
-    plan, digests = Extent.of(draft.content).plan(), dict[tuple[int, int, int], bytes]()
-    for unit, images in decoded_units(
-        draft, plan, profile=profile, device=device, generator=generator, budget=budget, progress=progress
-    ):
-        for class_, index, image in zip(unit.classes, unit.indices, images, strict=True):
-            digests[unit.group, class_, index] = image_digest(image)
-    here = fingerprint(choose_device(device, has_networks(draft.content)), draft.content)
-    cache = UnitCache(home(), cache_key(draft.content_id, profile, machine(profile, profile, here)))
-    cache.clear()  # nobody asks for this draft again
+    plan, digests = draft_digests(draft, profile, generator, device, budget, progress)
     first = 0
     for file in files:
         last, promised = first + len(file.content.groups), file.content.profile

@@ -1,4 +1,4 @@
-"""Values <-> canonical msgpack, as spec/d3m-0.4.md section 2 says: one value has exactly one encoding.
+"""Values <-> canonical msgpack, as spec/d3m-1.0.md section 2 says: one value has exactly one encoding.
 
 An own decoder, because msgpack's takes duplicate keys, long forms, extension types, NaN and deep nesting, and
 reports what it does refuse as five unrelated exceptions. Bytes are checked from front to back.

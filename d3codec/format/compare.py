@@ -185,7 +185,7 @@ def _namer(file: D3MFile, key: Key) -> Callable[[int], dict[str, Any]]:
     if name == "lab":
         patches = group.images.grid[0] * group.images.grid[1]
         per_class = group.images.count * patches
-    elif name == "lat" or getattr(group.conditioning, "rows", "class") == "image" and name in ("emb", "wrd", "tok"):
+    elif name == "lat" or (name in ("emb", "wrd") and getattr(group.conditioning, "rows", "class") == "image"):
         per_class = group.images.sources
 
     def named(row: int) -> dict[str, Any]:

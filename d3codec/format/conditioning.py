@@ -1,4 +1,4 @@
-"""Records of what a row gives to the generator: spec/d3m-0.4.md section 3.3."""
+"""Records of what a row gives to the generator: spec/d3m-1.0.md section 3.3."""
 
 from __future__ import annotations
 

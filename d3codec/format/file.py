@@ -1,7 +1,7 @@
 """A .d3m file as a whole: open, read sections, verify, write.
 
 Opening reads and checks the head, which names the dataset and bounds every later allocation. Parts are read
-when they are asked for, each checked before use. The order of checks is that of spec/d3m-0.4.md section 8.
+when they are asked for, each checked before use. The order of checks is that of spec/d3m-1.0.md section 8.
 """
 
 from __future__ import annotations

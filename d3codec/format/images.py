@@ -1,4 +1,4 @@
-"""Records of the images of a group: spec/d3m-0.4.md section 3.2."""
+"""Records of the images of a group: spec/d3m-1.0.md section 3.2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records of labels: spec/d3m-0.4.md section 3.5. What their rows mean is known to labels/."""
+"""Records of labels: spec/d3m-1.0.md section 3.5. What their rows mean is known to labels/."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Every limit of spec/d3m-0.4.md in one place. All are normative: a reader refuses what lies above them."""
+"""Every limit of spec/d3m-1.0.md in one place. All are normative: a reader refuses what lies above them."""
 
 from __future__ import annotations
 
 MAGIC = b"\x89D3M\r\n\x1a\n"
-VERSION = (0, 4)
+VERSION = (0, 9)
 
 HEAD_BYTES = 32  # the fixed part of the head
 ENTRY_BYTES = 8  # one row of the part table

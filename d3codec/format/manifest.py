@@ -1,4 +1,4 @@
-"""The records of the manifest: spec/d3m-0.4.md section 3. Attribute names are long, wire keys are the spec's.
+"""The records of the manifest: spec/d3m-1.0.md section 3. Attribute names are long, wire keys are the spec's.
 
 Every record is complete and immutable, every number and string is bounded. Building one from bad values, a
 file's or a caller's, raises ManifestError and never pydantic's ValidationError.

@@ -1,4 +1,4 @@
-"""Which sections a file has, how long they are and how they are cut (spec/d3m-0.4.md section 5).
+"""Which sections a file has, how long they are and how they are cut (spec/d3m-1.0.md section 5).
 
 All of it follows from the records, but the lengths of sections of free length: those are listed.
 """

@@ -1,4 +1,4 @@
-"""Records of how a latent is sampled: spec/d3m-0.4.md section 3.4. Real parameters are in millionths."""
+"""Records of how a latent is sampled: spec/d3m-1.0.md section 3.4. Real parameters are in millionths."""
 
 from __future__ import annotations
 

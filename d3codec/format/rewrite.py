@@ -42,7 +42,7 @@ def edited(
         raise UsageError("set and left out at once", file=file.path, field=both[0])
     about = file.about
     said: dict[str, Any] = {name: getattr(about, name, None) for name in About.model_fields}
-    said |= {key: None for key in unset} | dict(values)
+    said |= dict.fromkeys(unset) | dict(values)
     for name in claims:
         if not claims[name] and name not in (said[CLAIMS] or {}):
             raise UsageError("no such claim to leave out", file=file.path, field=CLAIMS, found=name)

@@ -1,4 +1,4 @@
-"""What the container itself can judge about the values of sections (spec/d3m-0.4.md section 5), in plain Python.
+"""What the container itself can judge about the values of sections (spec/d3m-1.0.md section 5), in plain Python.
 
 What they mean is known to labels/, conditioning/ and corrections.py; values of labels and of coded rows are judged by
 their codecs (`decoder/verify.py`). Names of classes are packed and unpacked here.

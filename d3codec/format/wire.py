@@ -1,4 +1,4 @@
-"""Bytes <-> head, part table, manifest bytes and parts (spec/d3m-0.4.md section 1, in the order of 8)."""
+"""Bytes <-> head, part table, manifest bytes and parts (spec/d3m-1.0.md section 1, in the order of 8)."""
 
 from __future__ import annotations
 

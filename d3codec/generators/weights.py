@@ -1,4 +1,4 @@
-"""The identity of a generator (spec/d3m-0.4.md, section 6) and where its weights lie on this machine.
+"""The identity of a generator (spec/d3m-1.0.md, section 6) and where its weights lie on this machine.
 
 Hashing gigabytes takes seconds, so what was found is recorded under `home()` by path, sizes and times of the files.
 Touches no network.

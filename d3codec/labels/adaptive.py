@@ -96,6 +96,40 @@ def decode(data: bytes, classes: NDArray[np.integer], width: int, rows: slice | 
     return (-bent).astype(np.float32) * np.float32(1 / UNITS_A_NAT)  # below 2^24: no rounding
 
 
+def select(data: bytes, classes: NDArray[np.integer], width: int, chosen: NDArray[np.int64]) -> bytes:
+    """The stream of some of its labels, int64 [n] ascending: the same logits, in numbers that are learned anew.
+
+    `classes`: of all labels. Raises as `decode` does.
+    """
+    columns = _checked_classes(classes, width)
+    step, streams = _split(data, len(columns))
+    blocks = [
+        _decode_block(stream, columns[BLOCK * number : BLOCK * (number + 1)].tolist(), width, step)
+        for number, stream in enumerate(streams)
+    ]
+    if not len(chosen):
+        return b""
+    numbers, kept = np.concatenate(blocks)[chosen], columns[chosen].tolist()
+    again = [
+        _code_numbers(numbers[first : first + BLOCK].tolist(), kept[first : first + BLOCK], width, step)
+        for first in range(0, len(chosen), BLOCK)
+    ]
+    return _joined(step, again)
+
+
+def _code_numbers(numbers: list[list[int]], classes: list[int], width: int, step: int) -> bytes:
+    """The stream of a block of known numbers."""
+    writer, model = Writer(), Model(width, step)
+    for row in turns(classes):
+
+        def code(column: int, centre: int, spread: int, label: list[int] = numbers[row]) -> int:
+            adaptive_numbers.write(writer, label[column], centre, spread)
+            return label[column]
+
+        model.label(classes[row], code)
+    return writer.finish()
+
+
 def _split(data: bytes, count: int) -> tuple[int, list[bytes]]:
     """Step and the stream of every block."""
     if not count:
@@ -134,6 +168,11 @@ def _encode(values: NDArray[np.float64], columns: NDArray[np.int64], step: int) 
     for first in range(0, len(values), BLOCK):
         block = slice(first, first + BLOCK)
         streams.append(_encode_block(values[block], columns[block], step))
+    return _joined(step, streams)
+
+
+def _joined(step: int, streams: list[bytes]) -> bytes:
+    """Step, lengths of all blocks but the last, and the streams of the blocks."""
     lengths = b"".join(len(stream).to_bytes(3, "little") for stream in streams[:-1])
     return b"".join([step.to_bytes(2, "little"), lengths, *streams]) if streams else b""
 

@@ -59,6 +59,25 @@ def decode(data: bytes, classes: NDArray[np.integer], width: int, rows: slice | 
     return rebuild(model, symbols, columns[begin:end], start - begin, stop - begin)
 
 
+def select(data: bytes, count: int, width: int, chosen: Ints) -> bytes:
+    """The stream of some of its `count` labels, int64 [n] ascending: the same logits, by the same model.
+
+    Raises as `decode` does.
+    """
+    model, count, place = unpack_head(data, width, count)
+    lengths, place = read_index(data, place, count)
+    if place + int(lengths.sum()) != len(data):
+        raise damaged("has blocks of another length than it states")
+    ends = (place + np.cumsum(lengths)).tolist()
+    streams = [data[end - length : end] for end, length in zip(ends, lengths.tolist(), strict=True)]
+    symbols = _read(model, streams, count, lanes(count))
+    layers = []
+    for layer in symbols.layers:
+        kept = np.isin(np.repeat(np.arange(count), layer.counts), chosen)
+        layers.append(Corrections(layer.counts[chosen], layer.ranks[kept], layer.values[kept]))
+    return write(model, Symbols(symbols.places[chosen], symbols.own[chosen], layers))
+
+
 def stated(data: bytes) -> tuple[int, int, int]:
     """Number of labels, width and source of the statistics that a stream states. Raises SectionError as `decode`."""
     model, count, _ = unpack_head(data, None, None)

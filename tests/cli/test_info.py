@@ -22,7 +22,7 @@ def test_json_has_what_the_contract_names(bare):
     assert facts["bytes"] == bare.stat().st_size
     assert facts["bytes"] == facts["head_bytes"] + sum(section["bytes"] for section in facts["sections"])
     assert facts["content_id"] == file.content_id
-    assert facts["version"] == "0.4"
+    assert facts["version"] == "0.9"
     assert (facts["classes"], facts["images_per_class"], facts["images"]) == (3, 4, 12)
     assert (facts["label_kind"], facts["profile"], facts["method"]) == ("int8", "reproducible", None)
     assert (facts["pixel_digest"], facts["corrections"]) == (None, 0)
@@ -123,7 +123,7 @@ def test_view_for_people(bare):
     assert result.stderr == ""
     lines = result.stdout.splitlines()
     size = bare.stat().st_size
-    assert lines[0] == f"{bare}: {size:,} bytes, version 0.4, 3 classes x 4 images"
+    assert lines[0] == f"{bare}: {size:,} bytes, version 0.9, 3 classes x 4 images"
     for piece in (
         "zero, one, two",
         "4 a class, 8x8 pixels, 2x2 patches",

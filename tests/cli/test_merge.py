@@ -22,6 +22,7 @@ from d3codec.decoder.units import decoded_units
 from d3codec.decoder.verify import verify
 from d3codec.encoder.exact import boundary_values
 from d3codec.encoder.merge import Statement, merge
+from d3codec.encoder.subset import subset
 from d3codec.errors import PixelsError, UsageError
 from d3codec.format.file import ContentDraft, D3MFile, write_d3m
 from d3codec.format.manifest import (
@@ -158,6 +159,45 @@ def test_exact_files_make_an_exact_file(made, tmp_path):
     assert "groups, 9 images a class, profile exact" in call(
         "merge", made.latents, made.stored, made.prompts, "-o", output, "--licence", "x", *options(made)
     ).stdout  # fmt: skip
+
+
+def test_a_merged_file_comes_apart_again(made, tmp_path):
+    """Its groups have the content ids of the files that they came from, corrections at their old places."""
+    parts, output = [made.prompts, made.latents, made.stored], tmp_path / "all.d3m"
+    answer("merge", *parts, "-o", output, "--licence", "CC0-1.0", *options(made))
+    for number, part in enumerate(parts):
+        alone = tmp_path / f"{number}.d3m"
+        facts = answer("subset", output, "-o", alone, "--groups", number, *options(made), "-q")
+        assert facts["content_id"] == D3MFile.open(part).content_id
+
+
+def test_subsets_of_exact_files(made, tmp_path):
+    """Pixels are those of the file: any classes of latents, with their corrections, the first ones of prompts."""
+    for path, generator, classes, kept in (
+        (made.latents, made.alone, "thing 2,0", [0, 2]),
+        (made.prompts, made.pipeline, "0-1", [0, 1]),
+    ):
+        before, output = pixels(D3MFile.open(path), "exact", generator), tmp_path / "x.d3m"
+        facts = answer("subset", path, "-o", output, "--classes", classes, "--ipc", 2, *options(made), "-q")
+        after = pixels(D3MFile.open(output), "exact", generator)
+        assert facts["pixel_digest"] == D3MFile.open(output).content.profile.pixels.hex()
+        assert sorted(after) == [(0, class_, index) for class_ in (0, 1) for index in (0, 1)]
+        assert all(np.array_equal(image, before[0, kept[class_], index]) for (_, class_, index), image in after.items())
+    assert D3MFile.open(made.latents).content.profile.corrections > 10
+    refused = answer("subset", made.prompts, "-o", output, "--classes", "1-2", *options(made), code=2)
+    assert "counted by class position" in refused["hint"]
+
+
+def test_a_subset_of_a_reproducible_file_is_compared(made, tmp_path):
+    path = make_file(tmp_path / "low.d3m", made.pipeline, ipc=3, grid=1)
+    output = tmp_path / "x.d3m"
+    with pytest.warns(UserWarning, match="in other batches"):
+        subset(D3MFile.open(path), ipc=2)
+    facts = answer("subset", path, "-o", output, "--ipc", 2, "--decode", *options(made), "-q")
+    file = D3MFile.open(output)
+    assert facts["pixel_digest"] == file.about.pixels.hex()
+    assert len(file.section("x-leaf")) == 8 * 6
+    assert verify(file, decode="all", generator=made.pipeline, device="cpu").pixels == "proved"
 
 
 def test_reproducible_without_and_with_a_digest(made, tmp_path):

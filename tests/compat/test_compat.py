@@ -16,7 +16,8 @@ HERE = Path(__file__).parent
 ASSETS = Path(d3codec.__file__).parent / "assets"
 
 
-@pytest.mark.parametrize("version", ["0.1", "0.2", "0.3"])
+@pytest.mark.parametrize("version", ["0.1", "0.2", "0.3", "0.4"])
+# Shows D3M-003.
 def test_the_bundled_file_of_an_earlier_version_is_refused(version: str) -> None:
     path = HERE / f"digits-{version}.d3m"
     major, minor = map(int, version.split("."))
@@ -24,9 +25,9 @@ def test_the_bundled_file_of_an_earlier_version_is_refused(version: str) -> None
     with pytest.raises(HeadError) as caught:
         D3MFile.open(path)
     error = caught.value
-    assert (error.code, error.file, error.found, error.expected) == ("E_VERSION", str(path), version, "0.4")
+    assert (error.code, error.file, error.found, error.expected) == ("E_VERSION", str(path), version, "0.9")
     assert "The release of d3codec that wrote it reads it." in str(error)
     result = CliRunner().invoke(main, ["info", str(path)])
     assert result.exit_code == 3
     assert version in result.output
-    assert "0.4" in result.output
+    assert "0.9" in result.output

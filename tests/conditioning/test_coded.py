@@ -67,6 +67,7 @@ def sections(draw: st.DrawFn) -> tuple[bytes, list[list[int]], int, list[float]]
 
 @settings(deadline=None, max_examples=100)
 @given(sections())
+# Shows D3M-083, D3M-149.
 def test_decoding_follows_the_specification(given_section: tuple[bytes, list[list[int]], int, list[float]]) -> None:
     data, levels, count, scales = given_section
     found = coded.decode(data, len(levels), len(levels[0]), "emb").tolist()
@@ -81,6 +82,7 @@ def test_powers_are_those_of_the_rule() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 0, 0), (2, 5, -7), (3, -128, 127), (9, -20, 44), (254, 127, 127), (255, -1, 60)])
+# Shows D3M-150.
 def test_tables_are_those_of_the_rule(shape: tuple[int, int, int]) -> None:
     found = Shape(*shape).frequencies()[0].tolist()
     assert found == table_by_rule(*shape)
@@ -251,6 +253,7 @@ def test_any_bytes_are_read_within_bounds(data: bytes, rows: int, size: int) -> 
         (bytes([1, 0, 0]) + half(-1) + bytes([0, 0, 1, 0, 0, 0]), "E_SECTION_VALUE", "words left over"),
     ],
 )
+# Shows D3M-151.
 def test_impossible_sections_are_refused(data: bytes, code: str, message: str) -> None:
     with pytest.raises(SectionError, match=message) as caught:
         coded.decode(data, 2, 5, "emb")

@@ -30,6 +30,7 @@ def test_layout_of_two_rows_and_slots() -> None:
     assert delta.encode(found, 2) == data
 
 
+# Shows D3M-082.
 def test_layout_of_two_encoders() -> None:
     # row by row: scale 1 and codes 3, 2 for the first encoder, scale 2 and codes 0, 1, 3 for the second
     data = bytes.fromhex("003c 0b 0040 34 003c 0b 0040 34")
@@ -89,6 +90,7 @@ def test_vectors_are_one_block_a_row(values: np.ndarray, bits: int) -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(arrays.arrays(np.float64, st.tuples(*[st.integers(1, 4)] * 4), elements=HALVES), BITS)
+# Shows D3M-087.
 def test_latents_are_one_block_a_row(values: np.ndarray, bits: int) -> None:
     data = latents.encode(values, bits)
     flat = values.reshape(len(values), 1, -1)

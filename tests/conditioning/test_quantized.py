@@ -77,6 +77,7 @@ def test_layout_of_two_bits_in_two_rows() -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(sections())
+# Shows D3M-074.
 def test_decoding_is_exact(section: tuple[bytes, tuple[int, int], int]) -> None:
     data, (rows, numbers), bits = section
     found = decoded(data, rows, numbers, bits)

@@ -48,6 +48,7 @@ def test_any_bytes_are_read_as_they_are_or_refused(rows: list[list[int]], tail: 
         assert tokens.encode([row.tolist() for row in found]) == data
 
 
+# Shows D3M-084.
 def test_impossible_lengths_name_their_row() -> None:
     for data in ("0100 0700 0000", "0100 0700 0200 0100", "0100 0700", "0100 0700 0104" + "0000" * 1_025):
         with pytest.raises(SectionError, match="row 1 has an impossible length"):
@@ -67,6 +68,7 @@ def test_class_ids_round_trip(ids: list[int]) -> None:
     assert found.dtype == np.int64
 
 
+# Shows D3M-085.
 def test_class_ids_are_bounded() -> None:
     for bad in ([[1]], [0.5], [True]):
         with pytest.raises(ValueError, match=r"class ids are integers \[rows\]"):

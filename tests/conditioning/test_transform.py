@@ -63,6 +63,7 @@ SECTION = transform.encode(LATENTS, 7500)
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: str(case["shape"]))
+# Shows D3M-167, D3M-168, D3M-169, D3M-170, D3M-171.
 def test_golden_sections(case: dict) -> None:
     data, shape = bytes.fromhex(case["section"]), tuple(case["shape"])
     found = transform.decode(data, case["count"], shape, "lat")
@@ -80,6 +81,7 @@ def test_example_of_the_text() -> None:
     assert found.reshape(-1).tolist() == expected
 
 
+# Shows D3M-172.
 def test_shipped_statistics_are_those_of_the_text() -> None:
     data = transform_statistics.shipped_bytes()
     assert data == (SPEC / "data" / "latents.stats").read_bytes()
@@ -96,6 +98,7 @@ def test_shipped_statistics_are_those_of_the_text() -> None:
 
 @settings(max_examples=25)
 @given(st.integers(1, 6), st.tuples(*[st.integers(1, 5)] * 3), st.floats(-7, 2), st.integers(0, 2**32 - 1))
+# Shows D3M-173.
 def test_own_statistics_follow_the_text(count: int, shape: tuple[int, int, int], fineness: float, seed: int) -> None:
     random = np.random.default_rng(seed)
     latents = random.standard_t(2, size=(count, *shape)) * 2.0 ** random.integers(-6, 6)
@@ -275,12 +278,14 @@ def own_section(**changes: bytes) -> bytes:
         (own_section()[:-1], "E_SECTION_VALUE", "odd length"),
     ],
 )
+# Shows D3M-174.
 def test_refusals(data: bytes, code: str, detail: str) -> None:
     with pytest.raises(SectionError, match=detail) as caught:
         transform.decode(data, 2, (1, 2, 2), "lat")
     assert (caught.value.code, caught.value.field) == (code, "lat")
 
 
+# Shows D3M-174.
 def test_refusals_of_blocks() -> None:
     with pytest.raises(SectionError, match="longer than the section"):
         transform.decode(SECTION[:3] + b"\xff\xff\xff\x7f" + SECTION[7:], 300, TAESD3, "lat")

@@ -71,6 +71,7 @@ def units_of(home: Path) -> dict[Path, int]:
 # ---------------------------------------------------------------------------------------------- outputs
 
 
+# Shows D3M-145.
 def test_a_folder_by_numbers(made, tmp_path):
     path, pipeline, pixels = made
     report = decode(path, tmp_path / "out", generator=pipeline)
@@ -143,6 +144,7 @@ def test_a_decode_is_the_same_file_every_time(made, tmp_path):
         {"classes": ["thing 1"], "batch_size": 3},
     ],
 )
+# Shows D3M-129.
 def test_subsets_and_batch_sizes_change_no_pixel(made, tmp_path, asked):
     path, pipeline, pixels = made
     decode(path, tmp_path / "out", generator=pipeline, **asked)
@@ -203,6 +205,7 @@ def test_words_and_groups(made, tmp_path):
         decode(tmp_path / "two.d3m", tmp_path / "out.npz", format="npz", generator=pipeline)
 
 
+# Shows D3M-131.
 def test_another_machine_is_told(made, tmp_path):
     """A reproducible file that was made under another fingerprint: a warning that says what differs."""
     path, pipeline, _ = made

@@ -119,6 +119,7 @@ def by_the_library(folder: Path, numbers: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("coding", CODINGS)
+# Shows D3M-102.
 def test_the_pixels_are_those_of_the_stock_autoencoder(coding, alone):
     section = encoded(coding)
     file = file_of(record(alone, coding), section)

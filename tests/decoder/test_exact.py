@@ -91,6 +91,7 @@ def in_batches(renderer, size, sources=SOURCES, **options):
 
 
 @pytest.mark.parametrize("size", [1, 3, 8, 12])
+# Shows D3M-125, D3M-126.
 def test_any_batch(pipeline, generator, golden, size):
     check(in_batches(exact(pipeline, generator), size), golden)
 
@@ -132,6 +133,7 @@ def test_old_kernels(pipeline, golden, tmp_path):
     check(np.load(tmp_path / "levels.npy"), golden)
 
 
+# Shows D3M-125.
 def test_single_precision_would_not_do(pipeline, golden):
     """The golden levels are sharp enough to see the difference."""
     group, data = make_group(pipeline, classes=CLASSES, ipc=IPC, steps=5)
@@ -203,6 +205,7 @@ def test_noise_through_torchs_root_is_noticed(monkeypatch):
 # ------------------------------------------------------------------------------------------------ the encoder's side
 
 
+# Shows D3M-127.
 def test_the_noise_is_measured(pipeline, generator):
     noise_levels = decode_noise(exact(pipeline, generator), probes(CLASSES, IPC, 6))
     assert 0 < noise_levels < 1e-11
@@ -228,6 +231,7 @@ def test_probes_are_spread():
     assert probes(2, 1, 6) == [(0, 0), (1, 0)]
 
 
+# Shows D3M-127.
 def test_values_near_a_boundary():
     levels = np.array([[0.0, 0.5, 0.5 + 2e-7, 0.5 - 9e-8], [254.5, 255.0, 100.49, 7.5 + 9e-8]])
     assert boundary_values(levels).tolist() == [1, 3, 4, 7]
@@ -249,6 +253,7 @@ def test_an_exact_file_is_proved_on_any_fingerprint(pipeline, tmp_path):
 
 
 @pytest.mark.parametrize("leaf_bytes", [0, 4])
+# Shows D3M-126.
 def test_another_digest_is_an_error_everywhere(pipeline, tmp_path, leaf_bytes):
     file = D3MFile.open(exact_file(tmp_path / "a.d3m", pipeline, leaf_bytes=leaf_bytes))
     profile = file.content.profile
@@ -271,6 +276,7 @@ def test_leaves_prove_nothing(pipeline, tmp_path):
         verify(path, decode="all", generator=pipeline, device="cpu")
 
 
+# Shows D3M-122, D3M-126.
 def test_corrections_are_applied(pipeline, tmp_path):
     """A file whose list says another level than the decode: its digest is that of the corrected pixels."""
     from d3codec import corrections

@@ -141,6 +141,7 @@ def old_kernels(tmp_path_factory):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+# Shows D3M-133.
 def test_no_kernel_changes_a_bit(digits, reference, variant):
     assert torch.equal(VARIANTS[variant](digits, fixed_arithmetic)[:1], reference["fixed"])
 
@@ -307,6 +308,7 @@ def random(*shape, seed=0, scale=1.0):
     return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape) * scale)
 
 
+# Shows D3M-134.
 def test_products_are_summed_exactly():
     x, w, b = random(2, 50), random(3, 50, seed=1), random(3, seed=2)
     with fixed_arithmetic():
@@ -421,6 +423,7 @@ def test_a_parameter_given_other_memory_is_rounded_again():
 
 
 @pytest.mark.parametrize("operator", ["linear", "conv2d"])
+# Shows D3M-135.
 def test_the_guard_raises_where_a_sum_might_leave_53_bits(operator):
     """4 weights of 1 and activations of 2^15 are 2^53 units of 2^-36."""
     shape = (1, 4) if operator == "linear" else (1, 1, 2, 2)
@@ -475,6 +478,7 @@ UNLISTED = {
 
 
 @pytest.mark.parametrize("name", UNLISTED)
+# Shows D3M-136.
 def test_an_operator_that_is_not_on_the_list_raises(name):
     UNLISTED[name]()  # it is no error elsewhere
     with fixed_arithmetic(), pytest.raises(UsageError, match=name) as raised:
@@ -577,6 +581,7 @@ WIDE = [*np.linspace(-30, 30, 997).tolist(), 0.0, 1e-300, -1e-12, 800.0, -800.0]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
+# Shows D3M-132.
 def test_functions_are_those_of_the_specification(name):
     function, scalar = FUNCTIONS[name]
     x = torch.tensor(WIDE, dtype=torch.float64)

@@ -51,6 +51,7 @@ def area_mean(image: np.ndarray, size: tuple[int, int], i: int, j: int, channel:
 
 @settings(deadline=None, max_examples=60)
 @given(SIDE, SIDE, SIDE, SIDE, st.integers(0, 2**32 - 1))
+# Shows D3M-123.
 def test_resizing_is_the_rounded_exact_mean(height: int, width: int, h: int, w: int, seed: int) -> None:
     image = picture(height, width, seed)
     found = window_resize(image[None], (0, 0, height, width), (h, w))
@@ -275,6 +276,7 @@ def by_the_text(image: np.ndarray, words: list[int]) -> np.ndarray:
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.integers(1, 2**24 - 1))
+# Shows D3M-124.
 def test_augmentation_follows_its_text(key: int, stream: int, source: int, copy: int) -> None:
     image = picture(6, 5)
     found = augment_gdd(image, key, stream, source, copy)

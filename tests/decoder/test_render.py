@@ -95,6 +95,7 @@ def stock_images(stock, group, data, guidance):
 @pytest.mark.parametrize(
     ("kind", "guidance", "steps"), [("words", 2.0, 3), ("delta", 2.0, 3), ("delta", 7.5, 7), ("delta", 1.0, 3)]
 )
+# Shows D3M-115, D3M-116.
 def test_the_pixels_are_those_of_the_stock_pipeline(pipeline, generator, stock, kind, guidance, steps):
     group, data = make_group(
         pipeline, classes=CLASSES, ipc=IPC, cast="stored", kind=kind, guidance=guidance, steps=steps
@@ -113,6 +114,7 @@ def test_the_pixels_are_those_of_the_stock_pipeline(pipeline, generator, stock, 
 # ---------------------------------------------------------------------------------------------- same pixels
 
 
+# Shows D3M-128.
 def test_the_last_unit_is_padded_with_its_last_image(pipeline, generator):
     """Twelve images are a full unit and a half one; of sixteen images the half one is a full one."""
     short = renderer(pipeline, generator).render(unit_at(0, 1, IPC, CLASSES))
@@ -123,6 +125,7 @@ def test_the_last_unit_is_padded_with_its_last_image(pipeline, generator):
     assert all(np.array_equal(image, short[3]) for image in whole[4:])
 
 
+# Shows D3M-129.
 def test_the_same_unit_gives_the_same_pixels(pipeline, generator):
     one = renderer(pipeline, generator)
     first = one.render(UNIT)

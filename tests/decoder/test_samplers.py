@@ -510,12 +510,14 @@ def golden() -> dict[str, object]:
     return json.loads(GOLDEN.read_text())
 
 
+# Shows D3M-111, D3M-112, D3M-113.
 def test_tables_of_the_vectors(golden: dict[str, object]) -> None:
     assert golden["betas"] == list(BETAS)
     assert golden["tables"] == table_vectors()
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
+# Shows D3M-104, D3M-117, D3M-118, D3M-119, D3M-120, D3M-121.
 def test_states_of_the_vectors(golden: dict[str, object], prediction: str) -> None:
     """The same bits from Python's floats, one element at a time, and from tensors."""
     assert [golden[name] for name in ("start", "stored", "draws")] == [START, STORED, DRAWS]

@@ -47,6 +47,7 @@ def precise(rule: str, first: int, last: int, count: int) -> list[Decimal]:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
+# Shows D3M-109, D3M-110.
 def test_tables_agree_with_fifty_digits(recipe: tuple[str, int, int, int]) -> None:
     found = schedules.alpha_bars(*recipe)
     assert found.dtype == np.float64
@@ -129,6 +130,7 @@ def test_impossible_schedules_are_refused(arguments: tuple, message: str) -> Non
         ("linspace", 0, 1, [0]),
     ],
 )
+# Shows D3M-111.
 def test_timesteps_by_hand(spacing: str, offset: int, steps: int, expected: list[int]) -> None:
     assert schedules.timesteps(spacing, offset, steps, 1000).tolist() == expected
 
@@ -288,6 +290,7 @@ def eighty_digits(steps: int, first: float, last: float) -> list[float]:
 
 @settings(deadline=None, max_examples=60)
 @given(st.sampled_from(RECIPES), st.data())
+# Shows D3M-113.
 def test_karras_sigmas_are_the_nearest_numbers(recipe: tuple[str, int, int, int], data: st.DataObject) -> None:
     table = schedules.alpha_bars(*recipe)
     steps = data.draw(st.integers(1, min(len(table), 60)))
@@ -302,6 +305,7 @@ def test_karras_sigmas_are_the_nearest_numbers(recipe: tuple[str, int, int, int]
 
 @settings(deadline=None)
 @given(st.floats(0.0, 998.9))
+# Shows D3M-112.
 def test_sigmas_between_two_steps_lie_on_the_line(t: float) -> None:
     low = math.floor(t)
     ends = [math.sqrt((1 - alpha) / alpha) for alpha in TABLE[low : low + 2]]
@@ -335,6 +339,7 @@ def test_a_table_with_a_single_step() -> None:
         assert (visited.tolist(), sigmas.tolist()) == ([0.0], [1.0, 0.0])
 
 
+# Shows D3M-108.
 def test_initial_scales() -> None:
     assert schedules.initial_scale("sigma", [3.0, 0.0]) == 3.0
     assert schedules.initial_scale("root", [math.sqrt(3.0), 0.0]) == pytest.approx(2.0, rel=1e-15)

@@ -98,6 +98,7 @@ def exact() -> D3MFile:
 
 @pytest.mark.parametrize(("per_sheet", "columns"), [(1, 1), (4, 3), (5, 5), (5, 1), (15, 4), (100, 10)])
 @pytest.mark.parametrize("profile", ["exact", "exact-fixed", "reproducible", "fast"])
+# Shows D3M-103.
 def test_png_sheets_give_back_what_was_stored(per_sheet, columns, profile):
     file = file_of(record(per_sheet=per_sheet, columns=columns), section("png", per_sheet, columns))
     verify(file)
@@ -167,6 +168,7 @@ def test_what_is_made_of_such_a_file(exact, tmp_path):
 # ---------------------------------------------------------------------------------------------------- fingerprint
 
 
+# Shows D3M-130.
 def test_the_fingerprint_names_what_pixels_depend_on(tmp_path):
     plain, lossy = (file_of(record(format), section(format, 4, 3)).content for format in ("png", "webp"))
     assert fingerprint("cpu", plain) == "r 2"
@@ -202,6 +204,7 @@ def test_a_record_that_promises_more_than_its_format_can():
 # --------------------------------------------------------------------------------------------------------- damage
 
 
+# Shows D3M-088, D3M-090.
 def test_sheets_that_are_not_what_the_records_say():
     """Found without decoding a pixel, and named."""
     for wrong in (

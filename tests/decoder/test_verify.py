@@ -77,6 +77,7 @@ def test_the_structure_alone_needs_no_torch(parts, tmp_path):
     assert done.stdout == "not checked\n", done.stderr
 
 
+# Shows D3M-137.
 def test_the_report(parts, pipeline, tmp_path):
     path = write(tmp_path / "a.d3m", parts)
     report = verify(path, decode="all", generator=pipeline, device="cpu").as_json()
@@ -84,6 +85,7 @@ def test_the_report(parts, pipeline, tmp_path):
         "file": str(path),
         "bytes": path.stat().st_size,
         "content_id": D3MFile.open(path).content_id,
+        "level": 3,
         "profile": "reproducible",
         "images": 12,
         "images_checked": 12,
@@ -95,6 +97,7 @@ def test_the_report(parts, pipeline, tmp_path):
 
 
 @pytest.mark.parametrize("size", [2, 4, 8])
+# Shows D3M-096.
 def test_some_images_by_their_leaves(parts, pipeline, tmp_path, size):
     leaf = b"".join(parts[3][place : place + size] for place in range(0, len(parts[3]), 8))
     report = verify(write(tmp_path / "a.d3m", parts, leaf=leaf), decode=5, generator=pipeline, device="cpu")
@@ -156,6 +159,7 @@ def test_an_edited_leaf(parts, pipeline, tmp_path):
     assert caught.value.found == parts[3][48:56].hex()
 
 
+# Shows D3M-131.
 def test_other_pixels_elsewhere_are_not_damage(parts, pipeline, tmp_path):
     elsewhere = parts[2].fingerprint.replace("torch 2", "torch 1")
     for leaf, checked in ((None, 12), (bytes(len(parts[3])), 4)):
@@ -202,6 +206,7 @@ def test_a_damaged_section_is_found_before_anything_is_decoded(parts, pipeline, 
         verify(path, decode="all", generator="/no/such/folder")
 
 
+# Shows D3M-100.
 def test_the_generator_must_be_the_one(parts, pipelines, tmp_path):
     path = write(tmp_path / "a.d3m", parts)
     with pytest.raises(MissingGeneratorError):

@@ -118,6 +118,7 @@ def test_places_count_generated_images_and_not_copies(alone, monkeypatch):
     assert found.places.tolist() == [8 * per_image - 1, 16 * per_image - 1, 21 * per_image - 1]
 
 
+# Shows D3M-127.
 def test_no_promise_where_decodes_differ(alone, monkeypatch):
     monkeypatch.setattr(exact, "MARGIN", 1e12)
     with pytest.raises(PixelsError, match="too noisy"):

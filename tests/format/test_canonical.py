@@ -129,6 +129,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
+# Shows D3M-033.
 def test_refused(name: str) -> None:
     data, code = REFUSED[name]
     with pytest.raises(PackError) as error:
@@ -141,11 +142,13 @@ def test_every_pack_code_is_covered() -> None:
     assert codes == {code for _, code in REFUSED.values()} | {"E_PACK_NODES"}
 
 
+# Shows D3M-029.
 def test_depth_8_is_read() -> None:
     value = unpack(bytes.fromhex("91" * 7 + "c0"))
     assert pack(value) == bytes.fromhex("91" * 7 + "c0")
 
 
+# Shows D3M-030.
 def test_nodes_are_counted_at_the_border() -> None:
     full = [None] * 65_535
     assert unpack(pack(full)) == full

@@ -106,32 +106,47 @@ ODD = manifest(lambda value: value["c"]["g"][0]["c"].update(b=1, w=3))  # 3 bits
 ODD_EMB = b"".join(struct.pack("<e", 0.5) + b"\x07" for _ in range(10))
 
 CASES: dict[str, tuple[Pieces | bytes, str]] = {
+    # D3M-001, D3M-011
     "empty": (b"", "E_SHORT"),
     "31 bytes": (DIGITS[:31], "E_SHORT"),
     "cut in the manifest": (DIGITS[:200], "E_SHORT"),
     "cut in the head CRC": (DIGITS[: D3MFile.open(DIGITS).head_bytes - 1], "E_SHORT"),
+    # D3M-002
     "another magic": (PIECES.but(magic=b"\x89PNG\r\n\x1a\n"), "E_MAGIC"),
     "newlines converted": (DIGITS.replace(b"\r\n", b"\n"), "E_MAGIC"),
     "Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "E_MAGIC"),
+    # D3M-003
     "next minor": (PIECES.but(version=(0, 5)), "E_VERSION"),
     "minor before": (PIECES.but(version=(0, 3)), "E_VERSION"),
     "minor 0": (PIECES.but(version=(0, 0)), "E_VERSION"),
     "major 1": (PIECES.but(version=(1, 1)), "E_VERSION"),
+    # D3M-004
     "feature": (PIECES.but(features=1 << 31), "E_FEATURE"),
+    # D3M-007
     "reserved field": (PIECES.but(reserved=1), "E_RESERVED"),
+    # D3M-005
     "no manifest": (PIECES.but(manifest_bytes=b""), "E_LIMIT"),
     "manifest above 1 MiB": (PIECES.but(manifest_length=(1 << 20) + 1), "E_LIMIT"),
+    # D3M-006
     "4,097 parts": (PIECES.but(count=4_097), "E_LIMIT"),
+    # D3M-009
     "head CRC": (PIECES.but(head_crc=0), "E_HEAD_CRC"),
+    # D3M-012
     "codec 2": (PIECES.but(parts=((2, RAW[0]), *PIECES.parts[1:])), "E_CODEC"),
+    # D3M-013
     "part above 8 MiB": (PIECES.but(stated={0: (8 << 20) + 1}), "E_LENGTH"),
+    # D3M-010
     "sum of lengths": (PIECES.but(stated={0: 31}), "E_LENGTH"),
     "file length": (PIECES.but(file_length=1_000), "E_LENGTH"),
+    # D3M-008
     "tail": (PIECES.but(tail=b"\0"), "E_LENGTH"),
     "cut in the parts": (DIGITS[:-1], "E_LENGTH"),
+    # D3M-014
     "one part too many": (PIECES.but(parts=(*PIECES.parts, (0, b""))), "E_LENGTH"),
     "one part too few": (PIECES.but(parts=PIECES.parts[:2]), "E_LENGTH"),
+    # D3M-015
     "raw part of another length": (manifest(lambda value: value["c"].update(s=[91])), "E_LENGTH"),
+    # D3M-016
     "compressed part that is no smaller": (labels_as(frame(RAW[2])), "E_LENGTH"),
     "compressed empty part": (
         manifest(lambda value: value["c"].update(s=[0])).but(parts=((1, b""), *PIECES.parts[1:])),
@@ -141,6 +156,7 @@ CASES: dict[str, tuple[Pieces | bytes, str]] = {
     "labels that nothing calls for": (manifest(lambda value: value["c"]["g"][0].update(l={"k": "h"})), "E_LENGTH"),
     "labels one row short": (values(2, RAW[2][:-10]), "E_LENGTH"),
     "labels in two parts": (PIECES.but(parts=(*PIECES.parts[:2], (0, RAW[2][:200]), (0, RAW[2][200:]))), "E_LENGTH"),
+    # D3M-142
     "2^52 label rows": (
         manifest(
             lambda value: (
@@ -154,22 +170,29 @@ CASES: dict[str, tuple[Pieces | bytes, str]] = {
         manifest(lambda value: value["c"]["g"][0]["r"].update(z=[1, 0, [8, 0, 4, 2, 2]])),
         "E_LENGTH",
     ),
+    # D3M-051
     "conditioning none with a sampler": stored(0, "c", k="none"),
+    # D3M-042
     "17 bits of candidates": stored(0, "i", c=17),
     "0 bits of candidates": stored(0, "i", c=0),
     "more candidates than a word can count": stored(0, "i", c=16, n=(1 << 16) + 1),
     "candidates of stored latents": stored(1, "i", c=1),
     "candidates of stored images": stored(2, "i", c=1),
+    # D3M-056
     "bits of transform-coded latents": stored(1, "r", z=[3, 2, 4, 2, 3]),
     "transform-coded latents of 65 rows": stored(1, "r", z=[0, 2, 4, 65, 3]),
     "blocks of no bits": stored(1, "r", z=[0, 0, 4, 2, 3]),
     "a coding that is none": stored(1, "r", z=[3, 3, 4, 2, 3]),
     "a start where latents are decoded": stored(1, "r", z=[1_000_000, 0, [3, 0, 4, 2, 3]]),
     "a bool as the coding of latents": stored(1, "r", z=[3, False, 4, 2, 3]),
+    # D3M-057
     "sheets in another format": stored(2, "r", f="jpeg"),
+    # D3M-040
     "sheets of an exact file that decoders may differ on": stored(2, "r", f="avif"),
+    # D3M-054
     "sheets of nothing": stored(2, "r", n=0),
     "more columns than images of a sheet": stored(2, "r", c=4),
+    # D3M-058
     "sheets of 16,384 pixels": stored(2, "r", n=1 << 12, c=1 << 11),
     "sheets of more than 2^26 pixels": (
         manifest(
@@ -181,6 +204,7 @@ CASES: dict[str, tuple[Pieces | bytes, str]] = {
         ),
         "E_MANIFEST",
     ),
+    # D3M-041
     "stored images with a generator": (
         manifest(lambda value: value["c"]["g"][2].update(g=bytes(32)), STORED_PIECES),
         "E_MANIFEST",
@@ -189,6 +213,7 @@ CASES: dict[str, tuple[Pieces | bytes, str]] = {
         manifest(lambda value: value["c"]["g"][1].update(g=None), STORED_PIECES),
         "E_MANIFEST",
     ),
+    # D3M-045
     "stored images with a cast": (
         manifest(lambda value: value["c"]["g"][2].update(d="f16"), STORED_PIECES),
         "E_MANIFEST",
@@ -197,35 +222,52 @@ CASES: dict[str, tuple[Pieces | bytes, str]] = {
         manifest(lambda value: value["c"]["g"][2].update(o=1), STORED_PIECES),
         "E_MANIFEST",
     ),
+    # D3M-061
     "adaptive labels of 65 columns": (
         manifest(lambda value: value["c"]["g"][2]["l"].update(w=65), STORED_PIECES),
         "E_MANIFEST",
     ),
+    # D3M-063
     "weights of other groups": (manifest(lambda value: value.update(a={"w": [1, 2]}), STORED_PIECES), "E_MANIFEST"),
     "a weight of 0": (manifest(lambda value: value.update(a={"w": [1, 0, 1]}), STORED_PIECES), "E_MANIFEST"),
     "a weight of 256": (manifest(lambda value: value.update(a={"w": [1, 256, 1]}), STORED_PIECES), "E_MANIFEST"),
+    # D3M-086
     "padding bits of choices": (choices(b"\xff\x01\xff\x02"), "E_SECTION_VALUE"),
+    # D3M-031
     "manifest cut off": (raw_bytes(pack(PIECES.manifest)[:-1]), "E_PACK_TRUNC"),
+    # D3M-023
     "extension type": (raw_bytes(b"\xd4\x00\x00"), "E_PACK_TYPE"),
+    # D3M-024
     "long integer": (raw_bytes(pack(PIECES.manifest).replace(b"\xa1n\x0a", b"\xa1n\xcc\x0a")), "E_PACK_NONMINIMAL"),
+    # D3M-028
     "keys out of order": (raw_bytes(b"\x82\xa1c\xc0\xa1a\xc0"), "E_PACK_ORDER"),
     "key twice": (raw_bytes(b"\x82\xa1c\xc0\xa1c\xc0"), "E_PACK_ORDER"),
+    # D3M-027
     "integer key": (raw_bytes(b"\x81\x01\xc0"), "E_PACK_KEY"),
+    # D3M-026
     "not UTF-8": (raw_bytes(b"\x81\xa1\xff\xc0"), "E_PACK_UTF8"),
+    # D3M-025
     "NaN": (raw_bytes(b"\x81\xa1a\xcb\x7f\xf8\0\0\0\0\0\0"), "E_PACK_FLOAT"),
+    # D3M-029
     "deep": (raw_bytes(b"\x91" * 100), "E_PACK_DEPTH"),
+    # D3M-030
     "many nodes": (raw_bytes(b"\x92" + pack([0] * 65_534) + b"\0"), "E_PACK_NODES"),
+    # D3M-032
     "manifest twice": (raw_bytes(pack(PIECES.manifest) * 2), "E_PACK_TRAILING"),
     "manifest is a list": (raw_bytes(b"\x90"), "E_MANIFEST"),
+    # D3M-057
     "guidance below 0": (manifest(lambda value: value["c"]["g"][0]["r"].update(g=-1)), "E_MANIFEST"),
+    # D3M-053, D3M-110
     "betas that leave nothing": (
         manifest(lambda value: value["c"]["g"][0]["r"].update(b=["linear", 999_999, 999_999, 53])),
         "E_MANIFEST",
     ),
+    # D3M-046
     "256 copies": (
         manifest(lambda value: value["c"]["g"][0]["i"].update(n=257, a={"k": "gdd", "c": 256}, g=[1, 1])),
         "E_MANIFEST",
     ),
+    # D3M-037
     "class names above 8 MiB": (manifest(lambda value: value["c"].update(s=[(8 << 20) + 1])), "E_MANIFEST"),
     "corrections above 8 MiB": (
         manifest(lambda value: value["c"].update(s=[18, (8 << 20) + 1, 64]), KIND_PIECES),
@@ -244,6 +286,7 @@ CASES: dict[str, tuple[Pieces | bytes, str]] = {
         "E_LENGTH",
     ),
     "a length for labels of fixed rows": (manifest(lambda value: value["c"]["s"].append(400)), "E_MANIFEST"),
+    # D3M-052
     "2^33 coded values": (
         manifest(
             lambda value: value["c"]["g"][0]["c"].update(w=8_192, s=[*range(7)]),
@@ -253,92 +296,117 @@ CASES: dict[str, tuple[Pieces | bytes, str]] = {
         ),
         "E_MANIFEST",
     ),
+    # D3M-062
     "2^27 labels of free length": (
         manifest(lambda value: value["c"]["g"][0]["i"].update(n=1 << 20, g=[8, 8]), CODED_PIECES),
         "E_MANIFEST",
     ),
+    # D3M-060
     "fewer columns than classes": (
         manifest(lambda value: value["c"]["g"][1]["l"].update(w=1), KIND_PIECES),
         "E_MANIFEST",
     ),
     "width without columns": (manifest(lambda value: value["c"]["g"][0]["l"].update(w=11)), "E_MANIFEST"),
     "unknown columns": (manifest(lambda value: value["c"]["g"][0]["l"].update(m="map")), "E_MANIFEST"),
+    # D3M-061
     "top 4 of 3": (manifest(lambda value: value["c"]["g"][3]["l"].update(n=4), KIND_PIECES), "E_MANIFEST"),
     "top 0": (manifest(lambda value: value["c"]["g"][3]["l"].update(n=0), KIND_PIECES), "E_MANIFEST"),
     "top 1,025": (manifest(lambda value: value["c"]["g"][3]["l"].update(n=1_025, w=2_000), KIND_PIECES), "E_MANIFEST"),
     "no columns that a record calls for": (manifest(lambda value: value["c"]["g"][0]["l"].update(m="col")), "E_LENGTH"),
+    # D3M-036
     "digest a part of a small file": (manifest(lambda value: value["c"].update(h=[bytes(32)] * 3)), "E_MANIFEST"),
+    # D3M-037
     "two lengths for one section": (manifest(lambda value: value["c"].update(s=[90, 400])), "E_MANIFEST"),
     "corrections without a length": (
         manifest(lambda value: value["c"].update(p={"k": "exact", "d": bytes(32), "f": 1})),
         "E_MANIFEST",
     ),
+    # D3M-039
     "exact file with a pixel digest in about": (
         manifest(lambda value: value.update(a={"f": "machine", "p": bytes(32)}), KIND_PIECES),
         "E_MANIFEST",
     ),
+    # D3M-017
     "section CRC": (PIECES.but(crcs={2: 1}), "E_SECTION_CRC"),
+    # D3M-018
     "not a zstd frame": (labels_as(b"not a frame"), "E_ZSTD_HEADER"),
     "empty frame": (labels_as(b""), "E_ZSTD_HEADER"),
     "skippable frame": (labels_as(SKIPPABLE), "E_ZSTD_HEADER"),
     "skippable frame that states the raw length": (labels_as(SKIPPABLE[:4] + struct.pack("<I", 400)), "E_ZSTD_HEADER"),
+    # D3M-019
     "no stated size": (labels_as(frame(bytes(400), write_content_size=False)), "E_ZSTD_HEADER"),
     "another stated size": (labels_as(frame(bytes(399))), "E_ZSTD_HEADER"),
     "states 2^60": (labels_as(b"\x28\xb5\x2f\xfd\xe0" + struct.pack("<Q", 1 << 60) + b"\x01\0\0"), "E_ZSTD_HEADER"),
+    # D3M-020
     "dictionary": (labels_as(b"\x28\xb5\x2f\xfd\x61\x07" + struct.pack("<H", 144) + b"\x03\0\0"), "E_ZSTD_HEADER"),
     "window of 128 MiB": (
         labels_as(b"\x28\xb5\x2f\xfd\x40\x88" + struct.pack("<H", 144) + b"\x03\x0c\0a"),
         "E_ZSTD_HEADER",
     ),
+    # D3M-021
     "frame cut off": (labels_as(frame(bytes(400))[:-1]), "E_ZSTD_DATA"),
     "bytes after the frame": (labels_as(frame(bytes(400)) + b"tail"), "E_ZSTD_DATA"),
     "two frames": (labels_as(frame(bytes(400)) * 2), "E_ZSTD_DATA"),
     "shorter than stated": (labels_as(b"\x28\xb5\x2f\xfd\x60\x90\0\x23\x03\0a"), "E_ZSTD_DATA"),
+    # D3M-071
     "digest": (PIECES.but(parts=(*PIECES.parts[:2], (0, bytes(400)))), "E_SECTION_DIGEST"),
+    # D3M-096
     "leaves of another size": (
         manifest(lambda value: value["a"].update(x=[["x-leaf", 19], ["x-note", 6]]), Pieces.of(LEAVES)).but(
             parts=(*Pieces.of(LEAVES).parts[:3], (0, bytes(range(19))), (0, b"\x13hello"))
         ),
         "E_SECTION_SIZE",
     ),
+    # D3M-091
     "column above the width": (patched("col", 1, 4, struct.pack("<I", 5)), "E_SECTION_VALUE"),
     "column twice": (patched("col", 3, 4, KIND_RAW["col", 3][:4]), "E_SECTION_VALUE"),
+    # D3M-072
     "scale 0": (values(1, emb(0, bytes(2))), "E_SECTION_VALUE"),
     "scale below 0": (values(1, emb(0, struct.pack("<e", -1))), "E_SECTION_VALUE"),
     "scale NaN": (values(1, emb(162, b"\xff\x7f")), "E_SECTION_VALUE"),
     "scale infinite": (values(1, emb(162, b"\x00\x7c")), "E_SECTION_VALUE"),
+    # D3M-073
     "padding bits": (ODD.redigested([RAW[0], ODD_EMB[:-1] + b"\x0f", RAW[2]]), "E_SECTION_VALUE"),
     "scale of a second encoder": (patched("emb", 0, 4, bytes(2)), "E_SECTION_VALUE"),
     "padding bits of a second encoder": (patched("emb", 0, 7, b"\xff"), "E_SECTION_VALUE"),
     "scale of vectors": (patched("emb", 2, 24, b"\x00\x7c"), "E_SECTION_VALUE"),
     "scale of stored latents": (patched("lat", 1, 11, bytes(2)), "E_SECTION_VALUE"),
+    # D3M-085
     "class id": (patched("ids", 3, 4, b"\x00\x00\x00\x80"), "E_SECTION_VALUE"),
+    # D3M-084
     "no token ids": (kind("tok", 1, struct.pack("<5H", 1, 7, 0, 1, 1) + struct.pack("<2H", 1, 9)), "E_SECTION_VALUE"),
     "ten token ids, of nine": (kind("tok", 1, struct.pack("<H", 10) + bytes(100)), "E_SECTION_VALUE"),
     "token ids cut off": (kind("tok", 1, KIND_RAW["tok", 1][:-1]), "E_SECTION_VALUE"),
     "token ids and a byte": (kind("tok", 1, KIND_RAW["tok", 1] + b"\0"), "E_SECTION_VALUE"),
     "empty token ids": (kind("tok", 1, b""), "E_SECTION_VALUE"),
+    # D3M-081
     "correction twice": (kind("fix", None, fix(*FIVE[:2], (0, 3), *FIVE[3:])), "E_SECTION_VALUE"),
+    # D3M-079
     "four corrections": (kind("fix", None, fix(*FIVE[:4])), "E_SECTION_VALUE"),
     "six corrections": (kind("fix", None, fix(*FIVE, (1, 1))), "E_SECTION_VALUE"),
     "correction without a value": (kind("fix", None, fix(*FIVE)[:-1]), "E_SECTION_VALUE"),
     "correction cut off": (kind("fix", None, fix(*FIVE[:4]) + b"\x80"), "E_SECTION_VALUE"),
+    # D3M-080
     "correction in a long form": (kind("fix", None, b"\x80\x00\x01" + fix(*FIVE[1:])), "E_SECTION_VALUE"),
     "correction of 64 bits": (kind("fix", None, b"\xff" * 9 + b"\x01\x01" + fix(*FIVE[1:])), "E_SECTION_VALUE"),
     "correction behind the end": (
         kind("fix", None, fix(*FIVE[:4]) + bytes([(TOTAL - 129) & 0x7F | 0x80, (TOTAL - 129) >> 7, 0])),
         "E_SECTION_VALUE",
     ),
+    # D3M-075
     "names not UTF-8": (values(0, b"\t\xff\n" * 10), "E_SECTION_VALUE"),
     "nine names": (values(0, cls(*NAMES[:9])), "E_SECTION_VALUE"),
     "eleven names": (values(0, cls(*NAMES, "\tlast")), "E_SECTION_VALUE"),
     "no last line feed": (values(0, cls(*NAMES)[:-1]), "E_SECTION_VALUE"),
+    # D3M-076
     "no tab": (values(0, cls(*NAMES[:9], "name")), "E_SECTION_VALUE"),
     "two tabs": (values(0, cls(*NAMES[:9], "\tna\tme")), "E_SECTION_VALUE"),
     "carriage return": (values(0, cls(*NAMES[:9], "\tname\r")), "E_SECTION_VALUE"),
     "C1 control": (values(0, cls(*NAMES[:9], "\tna\x85me")), "E_SECTION_VALUE"),
     "empty name": (values(0, cls(*NAMES[:9], "\t")), "E_SECTION_VALUE"),
+    # D3M-078
     "name twice": (values(0, cls(*NAMES[:9], NAMES[0])), "E_SECTION_VALUE"),
+    # D3M-077
     "id without authority": (values(0, cls(*NAMES[:9], "id\tname")), "E_SECTION_VALUE"),
     "authority without id": (manifest(lambda value: value["c"]["c"].update(a="wordnet-3.0")), "E_SECTION_VALUE"),
 }
@@ -352,6 +420,7 @@ def opened(file: Pieces | bytes) -> D3MFile:
 
 
 @pytest.mark.parametrize("name", CASES)
+# Shows D3M-001.
 def test_refused_with_its_code(name: str) -> None:
     file, code = CASES[name]
     with pytest.raises(FormatError) as error:
@@ -395,6 +464,7 @@ def test_the_crafted_files_are_right_but_for_their_fault() -> None:
     opened(manifest(lambda value: value["c"]["g"][2]["r"].update(n=1 << 20, c=1 << 10), STORED_PIECES))
 
 
+# Shows D3M-140.
 def test_budget() -> None:
     total = sum(map(len, RAW))
     assert D3MFile.open(DIGITS, budget=total).bytes_total == len(DIGITS)
@@ -420,12 +490,14 @@ def test_budget() -> None:
         (values(0, b"\xff").redigested([b"\xff", RAW[1], RAW[2][:-10]]), "E_LENGTH"),
     ],
 )
+# Shows D3M-138, D3M-139.
 def test_of_two_faults_the_first_in_order_counts(pieces: Pieces, code: str) -> None:
     with pytest.raises(FormatError) as error:
         opened(pieces)
     assert error.value.code == code
 
 
+# Shows D3M-138.
 def test_sizes_come_before_values() -> None:
     leaves = Pieces.of(write_d3m(digits_draft(), filled(digits_draft()), ancillary={"x-note": bytes(30)}))
     raw = b"\xff" * len(RAW[0])
@@ -436,6 +508,7 @@ def test_sizes_come_before_values() -> None:
         opened(manifest(lambda value: value["a"].update(x=[["x-leaf", 30]]), both))
 
 
+# Shows D3M-036, D3M-071.
 def test_one_digest_a_part_above_64_kib() -> None:
     pieces = Pieces.of(RICH)
     assert isinstance(pieces.manifest["c"]["h"], list)
@@ -459,6 +532,7 @@ def test_one_digest_a_part_above_64_kib() -> None:
             opened(manifest(change, pieces))
 
 
+# Shows D3M-064, D3M-069, D3M-070.
 def test_ancillary_sections_are_checked() -> None:
     pieces = Pieces.of(LEAVES)
     assert opened(pieces).section("x-note") == b"hello"
@@ -490,6 +564,7 @@ def test_ancillary_sections_are_checked() -> None:
 
 
 @pytest.mark.parametrize("name", ["states 2^60", "many nodes", "deep", "2^52 label rows", "manifest above 1 MiB"])
+# Shows D3M-022.
 def test_bombs_cost_little(name: str) -> None:
     file, code = CASES[name]
     data = file if isinstance(file, bytes) else file.build()

@@ -40,7 +40,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d3codec.errors import HeadError, MissingFileError, SectionError, UsageError
-from d3codec.format import canonical
+from d3codec.format import canonical, limits
 from d3codec.format.file import ClassRecord, ContentDraft, D3MFile, pack_classes, write_d3m
 from d3codec.format.manifest import (
     REPRODUCIBLE,
@@ -97,7 +97,7 @@ def test_what_is_written_is_read() -> None:
         file.verify()
         assert_covers(file)
         assert file.path == "<memory>"
-        assert file.version == (0, 4)
+        assert file.version == limits.VERSION
         assert file.content.classes == draft.classes
         assert file.content.groups == draft.groups
         assert file.content.profile == draft.profile
@@ -193,6 +193,7 @@ def test_ancillary_order_and_about_do_not_matter_to_the_content_id() -> None:
     assert again.about.ancillary is None
 
 
+# Shows D3M-066.
 def test_recompressing_keeps_the_content_id() -> None:
     data = golden("rich.d3m")
     file = D3MFile.open(data)
@@ -270,6 +271,7 @@ def test_the_head_is_small_with_all_labels(labels: QuantizedLabels | RankedHeadL
     assert D3MFile.open(write_d3m(draft, filled(draft))).head_bytes <= 400
 
 
+# Shows D3M-068.
 def test_a_section_of_free_length_is_cut_at_every_mib() -> None:
     """Only the parts that a range lies in are read: damage elsewhere is not met."""
     draft = coded_draft()
@@ -310,6 +312,7 @@ def test_a_section_of_free_length_is_cut_at_every_mib() -> None:
         file.section_range("lab", 3, 0, 1)
 
 
+# Shows D3M-141.
 def test_ranges_of_fixed_rows_have_their_values_checked() -> None:
     draft = ContentDraft(
         Classes(authority="none", count=300), (group(labels=HardLabels(), conditioning=delta(width=8_192, bits=8)),)
@@ -382,7 +385,7 @@ def described(file: D3MFile) -> dict[str, Any]:
 
 def test_the_first_bytes_are_those_of_the_specification() -> None:
     head = (GOLDEN / "small.d3m").read_bytes()[:32]
-    assert head[:16] == bytes.fromhex("8944334d0d0a1a0a 0000 0400 00000000")
+    assert head[:16] == bytes.fromhex("8944334d0d0a1a0a 0000 0900 00000000")
     assert head[20:24] == bytes.fromhex("0500 0000")
 
 

@@ -116,6 +116,7 @@ def test_keys_are_those_of_the_specification() -> None:
     assert content["s"] == [len(filled(rich_draft())["cls", None])]
 
 
+# Shows D3M-050, D3M-057, D3M-061.
 def test_keys_of_every_kind() -> None:
     content = WIRE[2]["c"]
     assert {key: content["p"][key] for key in "kf"} == {"k": "exact", "f": 5}
@@ -240,6 +241,7 @@ def test_a_hostile_value_anywhere_is_refused_or_kept_as_it_is(place: tuple[Any, 
         assert pack(manifest.to_wire()) == pack(candidate)  # one content, one encoding
 
 
+# Shows D3M-034.
 def test_every_key_is_needed_and_no_other_taken() -> None:
     refused = 0
     for wire in WIRE:
@@ -304,6 +306,7 @@ def test_long_names_are_no_keys_on_the_wire() -> None:
         ({"extra": 1}, "DdimRecipe.extra"),
     ],
 )
+# Shows D3M-054, D3M-055, D3M-057.
 def test_recipe_is_bounded(change: dict[str, Any], field: str) -> None:
     with pytest.raises(ManifestError) as error:
         recipe(**change)
@@ -334,6 +337,7 @@ def test_betas_leave_something_of_the_signal(betas: tuple[str, int, int, int]) -
             recipe(betas=betas, steps=1)
 
 
+# Shows D3M-053.
 def test_the_bound_of_betas_is_exact() -> None:
     assert recipe(betas=("linear", 500_000, 500_000, 64)).betas[3] == 64
     for betas in (("linear", 500_000, 500_000, 65), ("scaled", 500_000, 500_000, 64)):
@@ -359,6 +363,7 @@ def test_euler_is_bounded(change: dict[str, Any]) -> None:
         euler(**change)
 
 
+# Shows D3M-059.
 def test_stored_latents_and_their_factor_stand_together() -> None:
     assert recipe(start=Start(a=1, b=0, stored=LATENTS)).start.stored == LATENTS
     assert reinject(start=Start(a=0, b=1_000_000, stored=LATENTS)).start.a == 0
@@ -376,6 +381,7 @@ def test_stored_latents_and_their_factor_stand_together() -> None:
     ("bits", "shape"),
     [(0, (4, 2, 2)), (9, (4, 2, 2)), (1, (65, 1, 1)), (1, (4, 4_097, 1)), (1, (4, 2)), (8, (4, 2_048, 1_024))],
 )
+# Shows D3M-052, D3M-056.
 def test_stored_latents_are_bounded(bits: int, shape: tuple[int, ...]) -> None:
     with pytest.raises(ManifestError):
         StoredLatents(bits=bits, shape=shape)
@@ -415,11 +421,13 @@ def test_stored_latents_are_bounded(bits: int, shape: tuple[int, ...]) -> None:
         {"kind": "words"},
     ],
 )
+# Shows D3M-047, D3M-048, D3M-050.
 def test_conditioning_is_bounded(change: dict[str, Any]) -> None:
     with pytest.raises(ManifestError):
         delta(**change)
 
 
+# Shows D3M-049, D3M-052.
 def test_other_conditionings_are_bounded() -> None:
     wide = SECOND.model_copy(update={"width": 3})
     for refused in (
@@ -448,6 +456,7 @@ def test_other_conditionings_are_bounded() -> None:
     assert delta().widths == (64,)
 
 
+# Shows D3M-047.
 def test_every_kind_needs_a_negative_for_guidance() -> None:
     for conditioning in (delta(negative=None), words(), tokens(negative=None), vectors(negative=None)):
         with pytest.raises(ManifestError, match="needs a negative"):
@@ -476,6 +485,7 @@ def test_every_kind_needs_a_negative_for_guidance() -> None:
         {"window": ((64, 64), (0, 0, 32, 32))},
     ],
 )
+# Shows D3M-043, D3M-046.
 def test_images_are_bounded(change: dict[str, Any]) -> None:
     with pytest.raises(ManifestError):
         Images(**(dict[str, Any](grid=(2, 2), count=1, size=(64, 64)) | change))
@@ -498,11 +508,13 @@ def test_images_are_bounded(change: dict[str, Any]) -> None:
         {"images": None},
     ],
 )
+# Shows D3M-038, D3M-045.
 def test_groups_are_bounded(change: dict[str, Any]) -> None:
     with pytest.raises(ManifestError):
         group(**change)
 
 
+# Shows D3M-043, D3M-044.
 def test_window_and_copies() -> None:
     window = Window(generated=(64, 96), block=(0, 32, 64, 64))
     images = Images(grid=(2, 2), count=12, size=(32, 32), window=window, augmentation=GddAugmentation(copies=3))
@@ -518,6 +530,7 @@ def test_window_and_copies() -> None:
             GddAugmentation(copies=copies)
 
 
+# Shows D3M-038.
 def test_profiles_are_bounded() -> None:
     for change in ({"pixels": bytes(31)}, {"corrections": -1}, {"corrections": (1 << 22) + 1}, {"name": "fast"}):
         with pytest.raises(ManifestError):
@@ -527,6 +540,7 @@ def test_profiles_are_bounded() -> None:
             Manifest.from_wire(changed(WIRE[0], ("c", "p"), wire))
 
 
+# Shows D3M-039.
 def test_an_exact_file_has_its_pixel_digest_in_content_alone() -> None:
     draft = exact_digits_draft()
     with pytest.raises(ManifestError, match="in content alone"):
@@ -565,6 +579,7 @@ def test_largest_and_smallest_values_are_taken() -> None:
         {"created": "today"},
     ],
 )
+# Shows D3M-035, D3M-064, D3M-065.
 def test_about_is_bounded(change: dict[str, Any]) -> None:
     with pytest.raises(ManifestError) as error:
         About(**change)
@@ -610,6 +625,7 @@ def test_messages_name_the_field_in_the_words_of_the_specification() -> None:
     assert (error.value.field, error.value.expected) == ("manifest", "a map")
 
 
+# Shows D3M-066.
 def test_content_id_follows_content_alone() -> None:
     file = D3MFile.open(write_d3m(digits_draft(), filled(digits_draft()), ABOUT))
     plain = D3MFile.open(write_d3m(digits_draft(), filled(digits_draft())))
@@ -618,6 +634,7 @@ def test_content_id_follows_content_alone() -> None:
     assert other.content_id != plain.content_id
 
 
+# Shows D3M-067.
 def test_plan_of_sections() -> None:
     assert section_plan(rich_draft()) == [
         ("cls", None, None, None),
@@ -672,6 +689,7 @@ def test_plan_of_sections() -> None:
 
 
 @given(st.integers(1, 5_000_000), st.integers(1, 3 << 20))
+# Shows D3M-068.
 def test_parts_are_whole_rows_of_up_to_1_mib(rows: int, row_bytes: int) -> None:
     if part_count(rows, row_bytes) > 5_000:
         return
@@ -689,6 +707,7 @@ def test_thousands_of_faults_cost_little() -> None:
         Manifest.from_wire(wire)
 
 
+# Shows D3M-060.
 def test_label_width_and_columns() -> None:
     for width in (9, 11):
         with pytest.raises(ManifestError, match="without columns the label width must be the number of classes"):
@@ -717,6 +736,7 @@ def test_top_k_labels_are_made_with_k() -> None:
             TopkLabels(**({"width": 5} | wrong))
 
 
+# Shows D3M-052.
 def test_coded_rows_are_bounded() -> None:
     classes, images = Classes(authority="none", count=2**10), Images(grid=(1, 1), count=2**9, size=(8, 8))
     largest = group(conditioning=delta(coded=True, width=8_192, rows="image"), images=images, labels=HardLabels())
@@ -735,6 +755,7 @@ def test_coded_rows_are_bounded() -> None:
             StoredLatents(bits=3, coding=True if wrong == 1 else wrong or 3, shape=(4, 2, 3))
 
 
+# Shows D3M-037.
 def test_as_many_lengths_as_sections_of_free_length() -> None:
     for lengths in ([], [90, 1], [-1], [(8 << 20) + 1], [(1 << 36) + 1]):
         with pytest.raises(ManifestError):

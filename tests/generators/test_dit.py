@@ -53,6 +53,7 @@ def test_the_family_is_found(generator):
     assert generator.latent_shape(8, 8) == (4, 4, 4)
 
 
+# Shows D3M-175.
 def test_one_call_of_the_denoiser_without_its_variance(generator, theirs):
     latents = torch.randn(3, 4, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     classes, times = torch.tensor([0, 7, NULL_CLASS]), torch.tensor([999, 0, 412])

@@ -39,6 +39,7 @@ def test_fractional_timesteps():
     np.testing.assert_allclose(found, by_numpy(times, 64, True, 0), rtol=0, atol=5e-13)
 
 
+# Shows D3M-114, D3M-188.
 def test_bits():
     """What every machine must get; numpy's sines and cosines differ from these in some last bits."""
     rows = np.array([sinusoids(time, 320, True, Fraction(0)) for time in (1, 500, 999, 749.25)])

@@ -138,6 +138,7 @@ def test_no_field_of_the_installed_text_encoder_is_missing():
         assert own.keys() - {"model_type", "base_config_key"} <= graph.defaults.keys() | graph.ignored
 
 
+# Shows D3M-177.
 def test_a_resolved_configuration_has_every_field():
     resolved = resolve(UNET_2D_CONDITION, {"norm_num_groups": 16, "mid_block_scale_factor": 1, "x": None}, "f")
     assert resolved.keys() == UNET_2D_CONDITION.defaults.keys()
@@ -177,6 +178,7 @@ def test_negative_zero_does_not_rename():
         (UNET_2D_CONDITION, {"freq_shift": 1, "block_out_channels": [3]}, "freq_shift", "1"),
     ],
 )
+# Shows D3M-178, D3M-179, D3M-180, D3M-182, D3M-183, D3M-184.
 def test_what_the_registry_does_not_describe_is_refused(graph, config, field, found):
     with pytest.raises(GeneratorError) as caught:
         resolve(graph, config, "folder/config.json")
@@ -211,6 +213,7 @@ def test_the_shift_of_the_sinusoids_fits_every_width_that_is_used():
 
 
 @pytest.mark.parametrize("shift", [4, None, "a"])  # the width is 8
+# Shows D3M-189.
 def test_a_shift_that_has_no_sinusoids_is_refused_at_once(pipeline, shift):
     edit_config(pipeline, "unet", freq_shift=shift)
     for refuse in (describe, load_generator):
@@ -236,6 +239,7 @@ def test_the_bundled_generator_has_its_id():
     assert describe(bundled_generator(), "f16", trust_records=False).id.hex() == expected
 
 
+# Shows D3M-097, D3M-098, D3M-099.
 def test_the_id_is_that_of_section_6(original):
     """Computed again with nothing but hashlib, numpy and the canonical packing of the specification."""
 
@@ -279,6 +283,7 @@ def test_the_float16_variant_is_read_if_it_is_alone(original, pipeline):
     assert describe(pipeline, "f16").id == describe(original, "f16").id
 
 
+# Shows D3M-190.
 def test_shards_are_one_file(original, pipeline):
     arrays = load_file(pipeline / "unet" / WEIGHTS["unet"])
     names = sorted(arrays)
@@ -290,6 +295,7 @@ def test_shards_are_one_file(original, pipeline):
     assert describe(pipeline, "f16").id == describe(original, "f16").id
 
 
+# Shows D3M-185.
 def test_names_of_older_publications(original, pipeline):
     def older(arrays):
         return {f"text_model.{name}": array for name, array in arrays.items()} | {
@@ -308,6 +314,7 @@ def test_names_of_older_publications(original, pipeline):
     )
 
 
+# Shows D3M-181.
 def test_what_changes_no_pixel_does_not_rename(original, pipeline):
     edit_config(pipeline, "vae", sample_size=512, force_upcast=False, _diffusers_version="0.1", _name_or_path="x")
     edit_config(pipeline, "text_encoder", projection_dim=3, torch_dtype="float16", transformers_version="4.1")
@@ -340,12 +347,14 @@ def test_one_weight_renames(original, pipeline):
 # --------------------------------------------------------------------------------------------------- refusals
 
 
+# Shows D3M-144, D3M-190.
 def test_pickled_weights_are_never_read(pipeline):
     (pipeline / "unet" / WEIGHTS["unet"]).rename(pipeline / "unet" / "diffusion_pytorch_model.bin")
     with pytest.raises(MissingGeneratorError, match="never reads pickled"):
         describe(pipeline, "f16")
 
 
+# Shows D3M-186.
 def test_a_weight_that_float16_cannot_hold(pipeline):
     edit_weights(pipeline, "vae", lambda arrays: arrays | {"decoder.conv_in.bias": np.full(8, 1e6, np.float32)})
     with pytest.raises(GeneratorError, match="range of float16") as caught:

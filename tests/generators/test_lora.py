@@ -182,6 +182,7 @@ def test_identity_and_bytes(original, pipeline):
     assert describe(pipeline, "f16") == plain
 
 
+# Shows D3M-101.
 def test_the_id_is_that_of_section_6(pipeline):
     """With nothing but hashlib and the canonical packing."""
     import hashlib
@@ -274,6 +275,7 @@ ALPHA = f"unet.{ATTENTION}.to_k.alpha"
         (factors() | {ALPHA: torch.tensor(1j)}, "alpha"),
     ],
 )
+# Shows D3M-187.
 def test_an_update_that_is_not_one_has_no_id(pipeline, lora, words):
     """Neither an id nor networks; nothing is dropped in silence."""
     save_file(lora, pipeline / LORA_FILE)

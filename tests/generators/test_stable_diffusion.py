@@ -133,6 +133,7 @@ def test_the_pooled_text_joins_the_timestep(text_time):
     assert (wanted - unseen).abs().max() > 1e-2 * wanted.abs().max()
 
 
+# Shows D3M-191.
 def test_heads_that_the_text_does_not_have(tmp_path):
     folder = make_pipeline(tmp_path, addition_embed_type="text", addition_embed_type_num_heads=4)
     path = folder / "unet" / "config.json"
@@ -226,6 +227,7 @@ def test_a_text_that_is_too_long(generator):
         generator.tokenize("abcdefgh")
 
 
+# Shows D3M-176.
 def test_the_size_must_be_one_that_latents_have(generator):
     assert generator.latent_shape(16, 8) == (4, 8, 4)
     with pytest.raises(GeneratorError, match="multiples of 2"):

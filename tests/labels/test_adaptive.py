@@ -112,6 +112,7 @@ def test_golden_streams(golden: dict[str, dict[str, str | int]], name: str) -> N
     np.testing.assert_array_equal(found, by_the_text(data, classes, width))
 
 
+# Shows D3M-163.
 def test_the_example_of_the_text() -> None:
     data = bytes.fromhex("80 00 02 5c 5f 9e 88 83 1f fe 02 2d c9")
     classes = np.array([0, 1, 0, 2])
@@ -125,6 +126,7 @@ def test_the_example_of_the_text() -> None:
 
 @settings(deadline=None, max_examples=80)
 @given(cases())
+# Shows D3M-162, D3M-164.
 def test_labels_are_those_of_the_text_within_the_bound(case: tuple[Case, int]) -> None:
     (logits, classes), step = case
     width = logits.shape[1]
@@ -251,6 +253,7 @@ def test_costs_are_those_of_the_stream(spread: int) -> None:
 
 
 @pytest.mark.parametrize("spread", range(1, 25))
+# Shows D3M-165.
 def test_cells_are_a_distribution_around_the_centre(spread: int) -> None:
     deviation = 0.9 * 2 ** ((spread - 0.5) / 4)  # in sixteenths
     for part in range(16):
@@ -329,6 +332,7 @@ def test_lies_about_the_number_of_labels() -> None:
             adaptive.decode(data, classes, width)
 
 
+# Shows D3M-166.
 def test_heads_that_cannot_be() -> None:
     logits, classes = teacher_logits(5_000, 2, seed=11)
     data = adaptive.encode(logits, classes, step=900)

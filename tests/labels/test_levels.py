@@ -24,6 +24,7 @@ def random_table(shape: tuple[int, int], seed: int) -> np.ndarray:
     return table
 
 
+# Shows D3M-158.
 def test_weights_are_halves_of_a_power_of_two() -> None:
     exact = [Decimal(2) ** (12 - Decimal(n) / 2) for n in range(NEVER)]
     assert levels.WEIGHTS.tolist() == [int(w.quantize(Decimal(1), ROUND_HALF_UP)) for w in exact] + [0]

@@ -88,6 +88,7 @@ def test_one_class_and_no_rows() -> None:
 
 @settings(deadline=None)
 @given(st.binary(min_size=12, max_size=12), st.integers(1, 65535))
+# Shows D3M-092.
 def test_decoding_is_exact(data: bytes, step: int) -> None:
     found = quantized.decode(data, 3, 4, step)
     expected = [Fraction((byte + 128) % 256 - 128) * step / 256 for byte in data]

@@ -76,6 +76,7 @@ def by_the_text(data: bytes, classes: np.ndarray, width: int, most: int = 1 << 2
 
 
 @pytest.mark.parametrize("name", ["no statistics", "statistics in the file", "shipped statistics"])
+# Shows D3M-095, D3M-154.
 def test_golden_streams(golden: dict[str, dict[str, object]], name: str) -> None:
     record = golden[name]
     data, classes = base64.b64decode(str(record["data"])), np.array(record["classes"])
@@ -115,6 +116,7 @@ WIDTHS = (1, 2, 3, 4, 5, 9, 16, 17, 33, 40, 129, 130)
 
 @settings(max_examples=60)
 @given(archives((0, 1, 5, 64, 129), WIDTHS))
+# Shows D3M-159, D3M-160.
 def test_symbols_and_logits_are_those_of_the_text(archive: Archive) -> None:
     model, symbols, classes = archive
     data, width = ranked_head.write(model, symbols), model.statistics.width

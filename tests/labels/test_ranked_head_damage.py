@@ -138,6 +138,7 @@ def with_numbers(data: bytes, width: bytes, count: bytes) -> bytes:
     return data[:9] + width + count + data[11:]
 
 
+# Shows D3M-161.
 def test_lies_about_width_and_number() -> None:
     data, classes, width = small_streams()["plain"]
     assert with_numbers(data, bytes([width]), b"\x0c") == data
@@ -179,6 +180,7 @@ def test_more_labels_than_the_data_hold(count: int) -> None:
 @pytest.mark.parametrize(
     ("place", "value"), [(0, 3), (1, 4), (8, 0), (11, 0), (13, 0), (13, 5), (13, 128), (14, 0), (14, 32)]
 )
+# Shows D3M-161.
 def test_impossible_numbers_of_the_head(place: int, value: int) -> None:
     """Source, layers, own step; step, largest count and largest value of a layer (5 columns)."""
     data, classes, width = small_streams()["plain"]
@@ -194,6 +196,7 @@ def test_widths_that_cannot_be(width: bytes) -> None:
         ranked_head.stated(with_numbers(data, width, b"\x0c"))
 
 
+# Shows D3M-161.
 def test_statistics_of_another_width() -> None:
     data, classes, _ = small_streams()["rich"]
     model, _, _ = random_archive(np.random.default_rng(7), 7, 6, 2, 1, 1)

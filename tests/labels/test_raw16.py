@@ -16,6 +16,7 @@ from d3codec.labels import hard, raw16
 HALVES = arrays(np.float16, st.tuples(st.integers(0, 5), st.integers(2, 9)), elements=st.floats(-6e4, 6e4, width=16))
 
 
+# Shows D3M-093.
 def test_rows_are_little_endian_float16() -> None:
     assert raw16.encode([[1.0, -2.5], [0.0, 65_504.0]]) == struct.pack("<4e", 1.0, -2.5, 0.0, 65_504.0)
     assert raw16.decode(struct.pack("<2e", 0.5, -0.25), 1, 2).tolist() == [[0.5, -0.25]]

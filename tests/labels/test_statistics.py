@@ -44,6 +44,7 @@ def test_round_trip(width: int, axes: int, seed: int) -> None:
     assert (by_the_text.lengths, by_the_text.shares) == (known.lengths.tolist(), known.shares.tolist())
 
 
+# Shows D3M-155.
 def test_shares_are_quotients_rounded_down() -> None:
     known = Statistics(np.zeros(3, np.int64), np.array([[0, 0], [3, -4], [31, 31]]), 7)
     assert known.lengths.tolist() == [0, 25, 1922]
@@ -57,6 +58,7 @@ def test_nothing_known() -> None:
     assert not known.mean.any()
 
 
+# Shows D3M-157.
 def test_shipped_are_those_of_the_specification() -> None:
     known = statistics.shipped()
     assert known.width == 1000
@@ -125,6 +127,7 @@ def test_every_truncation_is_refused() -> None:
 @pytest.mark.parametrize(
     "head", [(0, 9, 1, 80), (7, 9, 0, 80), (7, 9, 1, 65_535), (2**20 + 1, 0, 1, 80), (2**32 - 1, 255, 1, 80)]
 )
+# Shows D3M-156.
 def test_heads_that_cannot_be_are_refused(head: tuple[int, int, int, int]) -> None:
     with pytest.raises(SectionError, match="do not fit their head"):
         statistics.unpack(struct.pack("<IBHH", *head) + bytes(1000))

@@ -121,6 +121,7 @@ GOOD = struct.pack("<2H2e", 1, 3, 2.0, 0.5)
         (struct.pack("<2H2e", 1, 3, float("nan"), 0.5), "not finite or below 0"),
     ],
 )
+# Shows D3M-094.
 def test_impossible_rows_are_named(row: bytes, message: str) -> None:
     with pytest.raises(SectionError, match=f"E_SECTION_VALUE: .*row 2 has .*{message}"):
         topk.decode(GOOD + GOOD + row + GOOD, 4, 4, 2)

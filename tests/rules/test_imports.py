@@ -21,7 +21,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 LEAVES = {
     *("errors", "format", "noise", "grid", "images", "sources", "portable", "corrections", "entropy"),
-    "entropy_adaptive",
+    *("entropy_adaptive", "remote"),
 }
 DECODING = LEAVES | {"labels", "conditioning", "generators", "decoder"} - {"sources"}
 MAY_IMPORT = {
@@ -43,20 +43,20 @@ MAY_IMPORT = {
     "conditioning": {"errors", "entropy", "entropy_adaptive"},
     "generators": {"errors", "format", "portable"},
     "decoder": DECODING - {"decoder", "sources"},
-    "download": {"errors"},
+    "remote": {"errors"},
     "groups": {"format"},
     "torch_dataset": set(),
     "augmented": {"errors", "grid", "noise"},
     "mixing": {"errors", "noise"},
     "patch_labels": {"errors", "decoder", "labels", "groups", "dataset"},
-    "dataset": DECODING | {"augmented", "download", "groups", "mixing", "patch_labels", "torch_dataset"},
+    "dataset": DECODING | {"augmented", "groups", "mixing", "patch_labels", "torch_dataset"},
     "encoder": DECODING | LEAVES,
     "methods": DECODING | LEAVES | {"encoder", "training"},  # training: for teachers named by file or module
     "training": DECODING | LEAVES | {"encoder", "dataset"},
     "cli": {"errors", "format", "sources", "dataset", "decoder", "encoder", "generators", "methods", "training"},
     "__main__": {"cli"},
 }
-DATASET = {"augmented", "download", "groups", "mixing", "patch_labels", "torch_dataset"}
+DATASET = {"augmented", "groups", "mixing", "patch_labels", "torch_dataset"}
 """Parts of `dataset` in the picture."""
 
 TORCH = {"torch", "diffusers", "transformers", "safetensors"}
@@ -75,7 +75,7 @@ LIBRARIES = {
     "conditioning": {"numpy"},
     "generators": {"numpy", "platformdirs", "filelock", "huggingface_hub", *TORCH},
     "decoder": {"numpy", "PIL", "pyarrow", "filelock", "torch"},
-    "download": {"fsspec"},
+    "remote": {"fsspec", "aiohttp"},
     "groups": set(),
     "mixing": {"numpy"},
     "patch_labels": {"numpy"},

@@ -26,8 +26,7 @@ class ShardFolder(ImageFolder):
 
     def begin(self) -> None:
         super().begin()
-        file = self._decoding.file
-        save(self._folder / DATASET, file.data if file.data is not None else Path(file.path).read_bytes())
+        save(self._folder / DATASET, self._decoding.file.read_all())
 
     def prepare(self, key: Key, image: np.ndarray) -> tuple[str, bytes]:
         super().prepare(key, image)
