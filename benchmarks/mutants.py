@@ -26,11 +26,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from d3codec.format import canonical
+
 SPEC = Path(__file__).resolve().parent.parent / "spec"
 LARGEST = 3_000  # bytes of a file that is mutated: larger ones only cost time
 CHUNK = 2_000  # mutants that are handed to a process at once
 WORK = 1 << 27  # of the independent reader; what takes more has no verdict there
-
+UNDECODED = ("avif", "webp")
 Verdict = tuple[str, str]
 """Content id or "", error code or ""."""
 
@@ -54,13 +56,16 @@ def ours(data: bytes) -> Verdict:
 
 
 def independent(path: Path) -> Verdict | None:
-    """What the independent reader says of a file; None if it takes more work than it is given."""
+    """What the independent reader says of a file; None if it takes more work than it is given, or if it would take a
+    codec that the reader does not have."""
     reader, coding, _ = modules()
     try:
         found = reader.read(path, 2, reader.BUDGET, coding.Resources(SPEC / "data", WORK))
     except coding.D3mError as error:
         return "", str(error).split()[0].rstrip(":")
     except coding.NoVerdict:
+        return None
+    if any(value.get("format") in UNDECODED for value in found["values"]):
         return None
     return found["content_id"], ""
 
@@ -138,16 +143,9 @@ def _part(data: bytes, rng: random.Random) -> bytes:
     for old, new in ((b"".join([*raws[:at], before, *raws[at + 1 :]]), b"".join(raws)), (before, after)):
         manifest = manifest.replace(hashlib.sha256(old).digest(), hashlib.sha256(new).digest())
     if len(after) != len(before):
-        manifest = manifest.replace(_packed(len(before)), _packed(len(after)))
+        manifest = manifest.replace(canonical.pack(len(before)), canonical.pack(len(after)))
     damaged: bytes = pieces.but(manifest_bytes=manifest).with_part(at, after).build()
     return damaged
-
-
-def _packed(number: int) -> bytes:
-    """A length as canonical msgpack has it."""
-    if number < 128:
-        return bytes([number])
-    return b"\xcc" + bytes([number]) if number < 256 else b"\xcd" + number.to_bytes(2, "big")
 
 
 def compare(seed: int, numbers: Sequence[int], folder: Path) -> tuple[Counter[str], list[dict[str, Any]], int]:

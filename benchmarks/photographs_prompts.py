@@ -23,8 +23,9 @@ says nothing of its origin; of the photographs, those of their pixels. Not measu
 that find them are not kept in the repository: the visual words of each image as its prompt.
 
 --data (or the variable D3CODEC_DATA) is the folder of photographs.py. Finished rows, files and decoded images stay in
-the folder of --work: a run that was stopped goes on where it was. On one core, with a teacher in the work folder: 30
-CPU minutes (learning 2 minutes, 3,200 candidates 5, 400 images 35 s, a student 20 s); the teacher takes 5 more.
+the folder of --work: a run that was stopped goes on where it was. On one core, with a teacher in the work folder: 35
+CPU minutes (learning 2 minutes, 3,200 candidates 8, 400 images 1, a student 22 s); the teacher takes 5 more,
+another guidance than that of the hints, if it is chosen, 12.
 """
 
 from __future__ import annotations

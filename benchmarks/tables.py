@@ -213,6 +213,16 @@ def photograph_bars(name: str = "photographs") -> str:
     return "\n".join(lines)
 
 
+def photograph_prompts() -> str:
+    lines = ["| images | bytes | test % | teacher agrees, % |", "|---|---:|---:|---:|"]
+    for row in read("photographs_prompts")["rows"]:
+        agrees = row.get("found", {}).get("agreement_percent")
+        size = "" if row["role"] == "reference" else f"{row['bytes']:,}"
+        cells = [row["name"], size, accuracy(row), "" if agrees is None else f"{agrees:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _interpolated(curve: list[tuple[int, float]], at: float) -> float | None:
     for (left, low), (right, high) in pairwise(curve):
         if left <= at <= right:
@@ -250,7 +260,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "photographs": photographs,
     "photographs_soft": lambda: photographs("S1"),
     "photograph_bars": photograph_bars,
-    "photograph_bars_64": lambda: photograph_bars("photographs-64"),
+    "photograph_prompts": photograph_prompts,
     "photograph_bars_cifar10": lambda: photograph_bars("photographs-cifar10"),
 }
 

@@ -39,8 +39,10 @@ def draw(result: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(5.6 * max(1, len(shown)), 6.0), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, max(1, len(shown)), squeeze=False, sharey=True)[0]
+    colours = _colours(rows)
     for axes, labels in zip(panels, shown, strict=False):
-        _panel(axes, [row for row in rows if row["labels"] == labels], [r for r in rows if r["role"] == "reference"])
+        own = [row for row in rows if row["labels"] == labels]
+        _panel(axes, own, [row for row in rows if row["role"] == "reference"], colours)
         protocols = sorted({row["protocol"] for row in rows if row["labels"] == labels and row["budget"]})
         axes.set_title(f"{labels} labels, protocol {', '.join(protocols)}", fontsize=10)
         axes.set_xlabel("bytes of the training set, everything counted (log)")
@@ -63,8 +65,24 @@ def caption(result: dict[str, Any]) -> str:
     return f"shared by all .d3m files and not counted: {named}; opponents need their image codec"
 
 
-def _panel(axes: Axes, rows: list[dict[str, Any]], references: list[dict[str, Any]]) -> None:
+def _colours(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """A colour a method, with hard and soft labels the same."""
+    chosen: dict[str, str] = {}
     used = dict.fromkeys(COLOURS, 0)
+    for row in rows:
+        if row["budget"] and (name := _method(row)) not in chosen:
+            role = row["role"]
+            chosen[name] = COLOURS[role][used[role] % len(COLOURS[role])]
+            used[role] += 1
+    return chosen
+
+
+def _method(row: dict[str, Any]) -> str:
+    name: str = row["name"].removesuffix(", soft labels")
+    return name
+
+
+def _panel(axes: Axes, rows: list[dict[str, Any]], references: list[dict[str, Any]], colours: dict[str, str]) -> None:
     for name in dict.fromkeys(row["name"] for row in rows if row["budget"]):
         points = sorted((row for row in rows if row["name"] == name), key=lambda row: row["bytes"])
         role = points[0]["role"]
@@ -72,7 +90,7 @@ def _panel(axes: Axes, rows: list[dict[str, Any]], references: list[dict[str, An
             [row["bytes"] for row in points],
             [row["accuracy_percent"] for row in points],
             yerr=[row["spread"] or 0.0 for row in points],
-            color=COLOURS[role][used[role] % len(COLOURS[role])],
+            color=colours[_method(points[0])],
             marker=MARKERS[role],
             markersize=4,
             linewidth=2.0 if role == "d3m" else 1.2,
@@ -80,7 +98,6 @@ def _panel(axes: Axes, rows: list[dict[str, Any]], references: list[dict[str, An
             capsize=2,
             label=name,
         )
-        used[role] += 1
     for row in references + [row for row in rows if row["role"] == "control"]:
         style = ":" if row["role"] == "reference" else "-."
         axes.axhline(row["accuracy_percent"], color="#525252", linestyle=style, linewidth=1)

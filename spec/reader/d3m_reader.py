@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
-"""A reader of `.d3m` files, written from the specification alone: d3m-0.4.md and its pages.
+"""A reader of `.d3m` files, written from the specification alone: d3m-1.0.md, version 0.9, and its annexes.
 
     python d3m_reader.py FILE [--level 0|1|2] [--data FOLDER] [--budget BYTES] [--work STEPS]
     python d3m_reader.py --selftest
 
-It prints one JSON object. Level 0 checks the container (head, manifest, parts, digests), level 1 adds the tables of the
-samplers, level 2 decodes the values of all sections and digests them, little-endian: `float32` (row after row, `t`
-labels with all their columns), `int64` (choices, not candidates; token counts before their ids) or `uint8` (text,
-unknown sections, RGB pixels of sources). Sheets of `avif` and `webp` are not decoded.
+It prints one JSON object. The levels are those of section 10. Level 0 makes the checks 1 to 19 of section 8, level 1
+adds the tables of the samplers, level 2 makes check 20 and digests the values of all critical sections, little-endian:
+`float64` (embeddings, vectors, latents), `float32` (labels in all the teacher's columns), and, of which the text states
+no form, `int64` (choices, not candidates; token counts before their ids) or `uint8` (classes). Of sheets it checks the
+heads and chunks of `png`, not the pixels; it has no codec for `avif` and `webp`, and says so.
 
 Exit 0: a good file; 3: a bad one, with its error code and the reason on stderr; 2: wrong usage, or no verdict (a file
-that cannot be read, a normative table that is missing). Needs the standard library, `zstandard` and `d3m_coding.py`
-beside it. One-letter keys of records are those of the specification.
+that cannot be read, a normative table that is missing, more work than this reader does). Needs the standard library,
+`zstandard` and `d3m_coding.py` beside it. One-letter keys of records are those of the specification.
 """
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ import zstandard
 import d3m_coding as coding
 from d3m_coding import MILLION, Cursor, D3mError, NoVerdict, Record, Resources, ceil_div, check, sane
 
-VERSION = (0, 4)
+VERSION = (0, 9)
 PART = 1 << 23  # the largest part, stored or raw, and the largest zstd window
 BUDGET = 1 << 30  # raw bytes of a file that this reader accepts
 WORK = 1 << 25  # steps (of about 0.15 microseconds) of decoding values; 64 a byte of the file are added
@@ -174,7 +175,8 @@ CONTENT = record(c=record(a=text(64), n=COUNT), g=many(GROUP, 1, 16), h=either(d
                  p=PROFILE, s=many(whole(0, 1 << 36), 1, 65535))
 ABOUT = dict.fromkeys("bflmst", text(4096)) | dict(
     c=lambda v: type(v) is dict and len(v) <= 256 and all(map(text(4096), chain(v, v.values()))), h=digest, p=digest,
-    w=many(whole(1, 255), 1, 16), x=many(array(text(64), U64), 1, 65535))
+    w=many(whole(1, 255), 1, 16), x=many(lambda v: type(v) is list and many(whole(0, PART), 1, 65535)(v[1:])
+                                         and text(64)(v[0]) and v[0].startswith("x-"), 1, 65535))
 
 # ---- Manifest (d3m, sections 3 and 5): what values must be together, and the sections that follow from them
 
@@ -205,10 +207,15 @@ class Section:
     length: int  # raw bytes
     part: int  # raw bytes of every part but the last
     rows: int = 0
+    stated: tuple[int, ...] = ()  # of ancillary sections: the raw bytes of their parts, as `about` has them
 
     @property
     def parts(self) -> int:
-        return max(1, ceil_div(self.length, self.part))
+        return len(self.stated) or max(1, ceil_div(self.length, self.part))
+
+    @property
+    def raws(self) -> list[int]:
+        return list(self.stated) or [min(self.part, self.length - i * self.part) for i in range(self.parts)]
 
 @dataclass(frozen=True)
 class Manifest:
@@ -228,15 +235,15 @@ def parse_manifest(value: Any) -> Manifest:
         rule("p" not in about, "pixels twice")
         rule(all(g["r"].get("f") not in ("avif", "webp") for g in content["g"]), "lossy sheets and exact pixels")
     rule(len(about.get("w", content["g"])) == len(content["g"]), "a weight a group")
-    names = [name for name, _ in about.get("x", [])]
-    rule(len(set(names)) == len(names) and all(n.startswith("x-") for n in names), "names of ancillary sections")
+    names = [name for name, *_ in about.get("x", [])]
+    rule(len(set(names)) == len(names), "two ancillary sections of one name")
     classes = content["c"]["n"]
     groups = tuple(parse_group(group, classes) for group in content["g"])
     critical = tuple(plan_sections(classes, groups, content["p"].get("f", 0), content["s"]))
     single = sum(section.length for section in critical) <= 65536
     count = 32 if single else sum(section.parts for section in critical)
     rule(isinstance(content["h"], bytes) == single and len(content["h"]) == count, "the critical digest")
-    ancillary = tuple(Section(name, None, length, max(1, length)) for name, length in about.get("x", []))
+    ancillary = tuple(Section(name, None, sum(stated), 1, 0, tuple(stated)) for name, *stated in about.get("x", []))
     return Manifest(content, about, groups, critical, ancillary)
 
 def parse_group(value: Record, classes: int) -> Group:
@@ -360,11 +367,11 @@ def open_archive(file: BinaryIO, budget: int) -> Archive:
     content = unpacker.data[unpacker.child :]  # since keys ascend, the last value of the manifest
     planned = (*manifest.critical, *manifest.ancillary)
     expected = sum(section.parts for section in planned)
-    check(count == expected, "E_SECTION_SIZE", f"{count} parts instead of {expected}")
+    check(count == expected, "E_LENGTH", f"{count} parts instead of {expected}")
     table, sections = zip(offsets, rows), []
     for section in planned:
-        raws = [min(section.part, section.length - i * section.part) for i in range(section.parts)]
-        parts = [Part(offset, stored, raw, codec, crc) for raw, (offset, (stored, codec, crc)) in zip(raws, table)]
+        parts = [Part(offset, stored, raw, codec, crc)
+                 for raw, (offset, (stored, codec, crc)) in zip(section.raws, table)]
         for p in parts:
             good = p.raw <= PART and (p.stored < p.raw if p.codec else p.stored == p.raw)
             check(good, "E_LENGTH", f"a part of {p.raw} raw and {p.stored} stored bytes")
@@ -417,6 +424,7 @@ def verify_parts(archive: Archive) -> list[Record]:
     check(about.get("h") in (None, totals[1].digest()), "E_SECTION_DIGEST", "ancillary parts")
     images = content["c"]["n"] * sum(group["i"]["n"] for group in content["g"])
     for section in archive.manifest.ancillary:
+        check(section.parts == 1, "E_SECTION_SIZE", f"{section.name} of {section.parts} parts")
         good = section.name != "x-leaf" or section.length in (2 * images, 4 * images, 8 * images)
         check(good, "E_SECTION_SIZE", f"x-leaf of {section.length} bytes")
     return report
@@ -507,15 +515,12 @@ def section_values(archive: Archive, section: Section, raws: Iterable[bytes], co
     """The values of a section, in chunks; `columns` are those of section `col` of its group, if there is one."""
     content, name = archive.manifest.content, section.name
     classes, groups = content["c"]["n"], archive.manifest.groups
-    resources.spend(8 * section.length)
     if section.group is None:
         if name == "cls":
             yield class_lines(b"".join(raws), classes, content["c"]["a"])
-        elif name == "fix":
+        else:
             total = sum(classes * g.sources * 3 * math.prod(g.made) for g in groups)
             yield from corrections(b"".join(raws), content["p"]["f"], total)
-        else:
-            yield from raws
         return
     group = groups[section.group]
     if name in ("emb", "lat"):
@@ -523,7 +528,7 @@ def section_values(archive: Archive, section: Section, raws: Iterable[bytes], co
         if name == "emb":
             bits, coded = c["b"], int(c["e"])
         sizes = group.blocks if name == "emb" else [math.prod(shape)]
-        resources.spend(section.rows * (16 + sum(sizes) * (0, 12, 16 + sum(shape))[coded]))
+        resources.spend(section.rows * (16 + sum(sizes) * (0, 12, 16 + sum(shape))[coded]) if coded else 0)
         if coded == 0:
             yield from block_rows(raws, sizes, bits)
         elif coded == 1:
@@ -546,88 +551,77 @@ def section_values(archive: Archive, section: Section, raws: Iterable[bytes], co
     elif name == "lab":
         yield from label_values(group, section.rows, raws, columns, resources)
     else:
-        yield from sheets(group, classes * group.sources, b"".join(raws), resources)
+        check_sheets(group, classes * group.sources, b"".join(raws))
 
-def sheets(group: Group, sources: int, data: bytes, resources: Resources) -> Iterator[bytes]:
-    """The pixels of the sources; of `avif` and `webp` only the signature is looked at."""
-    kind, count, across, (height, width) = group.recipe["f"], group.recipe["n"], group.recipe["c"], group.made
+def check_sheets(group: Group, sources: int, data: bytes) -> None:
+    """Sheets fill the section; the heads and chunks of `png`, the first bytes of `avif` and `webp`."""
+    count, across, (height, width) = group.recipe["n"], group.recipe["c"], group.made
     cursor = Cursor(data)
     lengths = cursor.unpack(f"{ceil_div(sources, count)}I")
     sane(sum(lengths) == cursor.left, "sheets that do not fill the section")
     for index, length in enumerate(lengths):
-        file, tiles = cursor.take(length), min(count, sources - index * count)
-        if kind != "png":
-            good = file[4:12] == b"ftypavif" if kind == "avif" else file[:4] + file[8:12] == b"RIFFWEBP"
-            sane(good, f"a sheet that is no {kind}")
-            continue
-        down = ceil_div(tiles, across)
-        resources.spend(8 * 3 * across * width * down * height)
-        rows = list(png_rows(file, across * width, down * height))
-        for tile in range(tiles):
-            top, left = tile // across * height, 3 * (tile % across) * width
-            yield b"".join(row[left : left + 3 * width] for row in rows[top : top + height])
+        down, file = ceil_div(min(count, sources - index * count), across), cursor.take(length)
+        if group.recipe["f"] == "png":
+            check_png(file, across * width, down * height)
+        else:
+            begins = file[:4] + file[8:12] == b"RIFFWEBP" if group.recipe["f"] == "webp" else file[4:12] == b"ftypavif"
+            sane(begins, "a sheet of another format")
 
-def png_rows(file: bytes, width: int, height: int) -> Iterator[bytes]:
-    """The rows of an RGB image of 8 bits; anything else is refused."""
-    cursor, packed, kind = Cursor(file), b"", b""
+def check_png(file: bytes, width: int, height: int) -> None:
+    """An RGB image of 8 bits and this size, not animated; what its other chunks hold is not looked at."""
+    cursor, kind = Cursor(file), b""
     sane(cursor.take(8) == b"\x89PNG\r\n\x1a\n", "a sheet that is no PNG")
     while kind != b"IEND":
         first, (size, kind) = kind == b"", struct.unpack(">I4s", cursor.take(8))
         body, crc = cursor.take(size), int.from_bytes(cursor.take(4), "big")
-        sane(zlib.crc32(kind + body) == crc and first == (kind == b"IHDR"), "a damaged chunk of a PNG")
-        sane(kind in (b"IHDR", b"PLTE", b"IDAT", b"IEND") or (kind[0] & 32 and kind != b"acTL"), "a chunk of a PNG")
-        good = not first or body == struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+        good = not first or (kind, body) == (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
         sane(good, "a PNG of another kind or size")
-        packed += body if kind == b"IDAT" else b""
+        sane(zlib.crc32(kind + body) == crc, "a damaged chunk of a PNG")
+        sane(kind not in (b"acTL", b"fcTL", b"fdAT"), "an animated PNG")
     sane(cursor.left == 0, "bytes after a PNG")
-    step, above = 3 * width + 1, bytearray(3 * width)
-    try:
-        raw = zlib.decompressobj().decompress(packed, step * height)
-    except zlib.error as error:
-        raise D3mError(f"E_SECTION_VALUE: a PNG: {error}") from None
-    sane(len(raw) == step * height and max(raw[::step]) <= 4, "the data of a PNG")
-    for start in range(0, len(raw), step):
-        filtered, line = raw[start], bytearray(raw[start + 1 : start + step])
-        for i in range(len(line) if filtered else 0):
-            a, b, c = (line[i - 3], above[i], above[i - 3]) if i > 2 else (0, above[i], 0)
-            nearest = min((a, b, c), key=lambda x: abs(a + b - c - x)) if filtered == 4 else 0
-            line[i] = line[i] + (0, a, b, a + b >> 1, nearest)[filtered] & 255
-        yield bytes(line)
-        above = line
 
 # ---- Reports and the command line
 
-FORMS = {"emb": "f", "lat": "f", "lab": "f", "cls": "B", "img": "B"}  # else int64, ancillary sections uint8
+FORMS = {"emb": "d", "lat": "d", "lab": "f", "cls": "B"}  # of the others int64
 
-def phase(group: Group | None, name: str) -> int:
-    """Section 8: coded rows, sheets and labels are the last whose values are checked."""
-    if group is None or name not in ("emb", "lat"):
-        return {"img": 2, "lab": 3}.get(name, 0)
-    return 1 if (group.latents[1] if name == "lat" else group.conditioning["e"]) else 0
+def last_step(group: Group | None, name: str) -> bool:
+    """Whether section 8 has the values of this section in step 20, not 19."""
+    coded = {"lat": group.latents[1:2] == (0,), "emb": not group.conditioning.get("e")} if group else {}
+    return name in ("img", "lab") or not coded.get(name, True)
 
-def report_values(archive: Archive, resources: Resources) -> list[Record]:
+def check_values(archive: Archive, level: int, resources: Resources) -> list[Record]:
+    """Steps 19 and, for level 2, 20; describes the values."""
     groups = archive.manifest.groups
-    columns: dict[int, Sequence[int]] = {}  # of the groups that have them in a section
+    columns: dict[int, list[Any]] = {}  # of the groups that have them in a section
     todo = [(None if s.group is None else groups[s.group], s, parts) for s, parts in archive.sections]
+    todo = todo[: len(archive.manifest.critical)]
     reports: dict[tuple[str, int | None], Record] = {(s.name, s.group): {} for _, s, _ in todo}  # in file order
-    for group, section, parts in sorted(todo, key=lambda item: phase(item[0], item[1].name)):
-        name, index = section.name, section.group or 0
-        form = "B" if name.startswith("x-") else FORMS.get(name, "q")
-        count, sha = 0, hashlib.sha256()
-        listed: list[Any] = []
-        raws = (read_part(archive.file, part) for part in parts)
-        for chunk in section_values(archive, section, raws, columns.get(index), resources):
-            sha.update(chunk if isinstance(chunk, bytes) else struct.pack(f"<{len(chunk)}{form}", *chunk))
+    for last, (group, section, parts) in sorted(((last_step(g, s.name), (g, s, p)) for g, s, p in todo),
+                                                key=lambda item: item[0]):
+        if last and level < 2:
+            break
+        name, index, form = section.name, section.group or 0, FORMS.get(section.name, "q")
+        count, sha, listed = 0, hashlib.sha256(), columns.setdefault(index, []) if name == "col" else None
+        for chunk in section_values(archive, section, read_parts(archive, parts, resources), columns.get(index),
+                                    resources):
+            if level >= 2:
+                sha.update(chunk if isinstance(chunk, bytes) else struct.pack(f"<{len(chunk)}{form}", *chunk))
             count += len(chunk)
-            listed += chunk if name == "col" else []
-        if name == "col":
-            sane(len(set(listed)) == len(listed), "a column of two classes")
-            columns[index] = listed
-        report = {"form": {"f": "float32", "q": "int64", "B": "uint8"}[form], "count": count, "sha256": sha.hexdigest()}
-        if name == "img" and group and group.recipe["f"] != "png":
-            report = {"form": f"not decoded: {group.recipe['f']}"}
+            if listed is not None:
+                listed += chunk
+        sane(listed is None or len(set(listed)) == len(listed), "a column of two classes")
+        forms = {"d": "float64", "f": "float32", "q": "int64", "B": "uint8"}
+        report = {"form": forms[form], "count": count, "sha256": sha.hexdigest()}
+        if group and name == "img":
+            seen = "heads of sheets" if group.recipe["f"] == "png" else "lengths and first bytes of sheets: no codec"
+            report = {"format": group.recipe["f"], "checked": seen}
         reports[name, section.group] = {"name": name, "group": section.group} | report
     return list(reports.values())
+
+def read_parts(archive: Archive, parts: list[Part], resources: Resources) -> Iterator[bytes]:
+    for part in parts:
+        resources.spend(8 * part.raw)
+        yield read_part(archive.file, part)
 
 def read(path: Path, level: int, budget: int, resources: Resources) -> Record:
     with path.open("rb") as file:
@@ -635,27 +629,27 @@ def read(path: Path, level: int, budget: int, resources: Resources) -> Record:
         resources.work += 64 * archive.size
         report: Record = {"content_id": archive.content_id, "version": list(VERSION), "bytes": archive.size}
         report["sections"] = verify_parts(archive)
+        values = check_values(archive, level, resources)
         if level >= 1:
             samplers = [(i, g) for i, g in enumerate(archive.manifest.groups) if "b" in g.recipe]
             report["tables"] = [{"group": i} | coding.sampler_tables(g.recipe, g.key) for i, g in samplers]
-        if level >= 2:
-            report["values"] = report_values(archive, resources)
-        return report
+        return report | ({"values": values} if level >= 2 else {})
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("file", nargs="?", type=Path)
     parser.add_argument("--level", type=int, choices=(0, 1, 2), default=2)
-    parser.add_argument("--data", type=Path, help="folder of the normative tables (or the environment's D3M_DATA)")
+    parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parent.parent / "data",
+                        help="folder of the normative tables")
     parser.add_argument("--budget", type=int, default=BUDGET, help="raw bytes that a file may have")
     parser.add_argument("--work", type=int, default=WORK, help="inner steps of decoding, besides 64 a byte of the file")
     parser.add_argument("--selftest", action="store_true", help="check the vectors that the text states")
     arguments = parser.parse_args()
-    folder = arguments.data or os.environ.get("D3M_DATA") or Path(__file__).resolve().parent.parent / "data"
-    resources = Resources(Path(folder), arguments.work)
+    resources = Resources(arguments.data, arguments.work)
     try:
         if arguments.selftest:
-            coding.selftest(resources)
+            import d3m_vectors
+            d3m_vectors.selftest(resources)
         elif arguments.file is None:
             parser.error("no file")
         else:
@@ -663,8 +657,8 @@ def main() -> int:
     except D3mError as error:
         print(error, file=sys.stderr)
         return 3
-    except (NoVerdict, OSError) as error:
-        print(f"d3m_reader: {error}", file=sys.stderr)
+    except (NoVerdict, OSError, MemoryError) as error:
+        print(f"d3m_reader: no verdict: {str(error) or 'not enough memory'}", file=sys.stderr)
         return 2
     return 0
 
