@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -226,7 +227,10 @@ def test_sheets_that_are_not_what_the_records_say():
 
 def test_a_damaged_sheet_is_met_by_those_who_decode_it():
     files = codec.split_sheets(section("png", 4, 3), 4)
-    broken = files[1][:60] + bytes(20) + files[1][80:]  # within the compressed pixels
+    start = files[1].index(b"IDAT")
+    size = int.from_bytes(files[1][start - 4 : start], "big")
+    chunk = files[1][start : start + 14] + bytes(20) + files[1][start + 34 : start + 4 + size]  # its CRC is right
+    broken = files[1][:start] + chunk + zlib.crc32(chunk).to_bytes(4, "big") + files[1][start + 8 + size :]
     file = file_of(record(), codec.join_sheets([files[0], broken, *files[2:]]))
     verify(file)
     np.testing.assert_array_equal(pixels(file, classes=[2], limit=1), PICTURES[10:11])

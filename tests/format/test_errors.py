@@ -15,6 +15,7 @@ from format.craft import Pieces, coded_draft, digits_draft, filled, kinds_draft,
 from d3codec.errors import FORMAT_CODES, FormatError, HeadError, ManifestError, PackError, SectionError
 from d3codec.format.canonical import pack
 from d3codec.format.file import D3MFile, write_d3m
+from d3codec.format.limits import VERSION
 
 DIGITS = write_d3m(digits_draft(), filled(digits_draft()))
 RICH = write_d3m(rich_draft(), filled(rich_draft(), sparse=True))
@@ -116,8 +117,8 @@ CASES: dict[str, tuple[Pieces | bytes, str]] = {
     "newlines converted": (DIGITS.replace(b"\r\n", b"\n"), "E_MAGIC"),
     "Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "E_MAGIC"),
     # D3M-003
-    "next minor": (PIECES.but(version=(0, 5)), "E_VERSION"),
-    "minor before": (PIECES.but(version=(0, 3)), "E_VERSION"),
+    "next minor": (PIECES.but(version=(0, VERSION[1] + 1)), "E_VERSION"),
+    "minor before": (PIECES.but(version=(0, VERSION[1] - 1)), "E_VERSION"),
     "minor 0": (PIECES.but(version=(0, 0)), "E_VERSION"),
     "major 1": (PIECES.but(version=(1, 1)), "E_VERSION"),
     # D3M-004
@@ -475,7 +476,7 @@ def test_budget() -> None:
 @pytest.mark.parametrize(
     ("pieces", "code"),
     [
-        (PIECES.but(version=(0, 5), features=1), "E_VERSION"),
+        (PIECES.but(version=(0, VERSION[1] + 1), features=1), "E_VERSION"),
         (PIECES.but(features=1, reserved=1), "E_FEATURE"),
         (PIECES.but(reserved=1, count=5_000), "E_RESERVED"),
         (PIECES.but(count=5_000, head_crc=0), "E_LIMIT"),
