@@ -45,7 +45,7 @@ from photographs import about, add_rows, progress
 from photographs_parts import d3m_rows
 from photographs_parts.material import UNRELATED, material, read_part
 from photographs_parts.prompts import LEARNED, NEAREST, NEUTRAL, Prompts
-from photographs_parts.rows import Bench, Plan
+from photographs_parts.rows import Bench, Plan, Role
 from photographs_parts.selection import prepared
 
 from d3codec.errors import D3MError, MissingFileError
@@ -55,6 +55,7 @@ from d3codec.training.workers import prepare_process
 
 DATASET, SIDE = "imagenette", 32
 GUIDANCES = (1.0, 2.0, 3.0)
+BUDGET = 1_000  # bytes of a file, all of which stay below it
 NOT_MEASURED = [
     {
         "name": "visual words of each image",
@@ -115,7 +116,8 @@ def _plan(
         "noise_key": noise_key,
         "learning_seed": learning_seed,
     }
-    return Plan(name, "d3m" if prompt == LEARNED else "control", None, (settings,), prompts.store)
+    role: Role = "d3m" if prompt == LEARNED else "control"
+    return Plan(name, role, BUDGET if role == "d3m" else None, (settings,), prompts.store)
 
 
 def choice(rows: list[Row], package: float) -> dict[str, Any]:

@@ -152,7 +152,8 @@ def test_a_whole_run_and_what_its_rows_say(prompts, tmp_path, monkeypatch):
     keys = {"dataset", "side", "budget", "bytes", "name", "role", "labels", "protocol", "accuracy_percent", "runs"}
     for each in result["rows"]:
         assert set(each) >= keys | {"spread", "validation_percent", "settings", "found"}
-        assert (each["budget"], each["labels"], each["protocol"], each["runs"]) == (None, "hard", "H", 2)
+        assert (each["labels"], each["protocol"], each["runs"]) == ("hard", "H", 2)
+        assert each["budget"] == (script.BUDGET if each["role"] == "d3m" else None)
         assert each["role"] in ("d3m", "control", "reference")
         assert "agreement_percent" in each["found"]
     assert {each["settings"].get("guidance", 2.0) for each in result["rows"][3:]} == {2.0}
