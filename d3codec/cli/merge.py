@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from d3codec.cli.console import device_option, json_option, print_hint, print_json, progress, quiet_option
+from d3codec.cli.console import device_option, json_option, print_json, progress, quiet_option
 from d3codec.cli.decode import generators_option
+from d3codec.cli.made import save_made
 
 
 def _weights(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, ...] | None:
@@ -62,7 +63,6 @@ def command(
     from d3codec.dataset import open_file
     from d3codec.decoder.budget import Budget
     from d3codec.encoder.merge import Statement, merge
-    from d3codec.format.file import D3MFile, save_atomically
     from d3codec.format.limits import MAGIC
     from d3codec.format.save import check_writable
 
@@ -79,21 +79,7 @@ def command(
             budget=None if yes else Budget(),
             progress=callback,
         )
-    save_atomically(output, data)
-    made = D3MFile.open(data)
-    stated = made.about.pixels if made.about is not None else None
-    pixels: bytes | None = getattr(made.content.profile, "pixels", stated)
-    if pixels is None:
-        print_hint("The new file states no pixel digest; --decode would decode all images and state one.", quiet)
-    facts = {
-        "output": output,
-        "bytes": len(data),
-        "content_id": made.content_id,
-        "groups": len(made.content.groups),
-        "images_per_class": sum(group.images.count for group in made.content.groups),
-        "profile": made.content.profile.name,
-        "pixel_digest": None if pixels is None else pixels.hex(),
-    }
+    facts = save_made(output, data, quiet)
     if as_json:
         print_json(facts)
         return
